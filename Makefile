@@ -1,0 +1,44 @@
+# craft_nb: `make demo` and `make test` build their own environment in $(VENV), then run.
+PYTHON ?= python3
+VENV   ?= .venv
+PYTEST ?=
+bin    := $(VENV)/bin
+cfg    := settings.ini setup.py
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test export readme model clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: $(VENV)/.installed  ## the method on three built-in tasks -> runs/demo/report.json and a figure
+	$(bin)/craft-nb demo --out runs/demo
+
+test: $(VENV)/.dev  ## every test: notebooks, sync, units, wheel (PYTEST='-k data' passes options on)
+	$(bin)/python -m pytest $(PYTEST)
+
+export: $(VENV)/.dev  ## notebooks -> craft_nb/*.py
+	$(bin)/nbdev_clean
+	$(bin)/nbdev_export
+
+readme: $(VENV)/.dev  ## nbs/index.ipynb -> README.md
+	$(bin)/python scripts/readme.py
+
+clean:  ## remove what was built, the environment too
+	rm -rf .venv build dist *.egg-info .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; \
+	  v >= (3, 10) or sys.exit("Python %d.%d is too old: 3.10 or newer is needed, say make PYTHON=python3.11" % v[:2])'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(cfg) | $(VENV)/bin/python
+	@echo "Installing into $(VENV): torch is large, this takes minutes the first time."
+	$(bin)/python -m pip install -q -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(bin)/python -m pip install -q -e '.[dev]'
+	@touch $@

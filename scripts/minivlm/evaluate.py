@@ -1,0 +1,70 @@
+"Zero-shot figures of a saved `craft-mini`, as JSON: emoji groups in the task styles, Tux Paint animal stamps, Fashion-MNIST."
+import argparse, json, re, time
+from pathlib import Path
+import numpy as np, torch, torch.nn.functional as F
+from augment import plain
+from build import MEAN, STD, load
+from fetch import FASHION, TASK, emojis, fashion, stamps
+from pairs import fit, read
+from text import Tokens, encode
+
+GROUPS = 'animals-nature food-drink travel-places objects activities'.split()
+STYLES = [o for o in TASK if o != 'openclipart']
+def clean(d): return re.sub('^(a|an|the) ', '', d.strip().rstrip('.!'), flags=re.I)
+
+@torch.no_grad()
+def image_features(m, x, size=None, bs=64):
+    "RGB in 0..1 (N, 3, H, W) -> unit features (N, d)"
+    f = lambda b: F.interpolate(b, size=(size, size), mode='bicubic', antialias=True).clamp(0, 1) if size and size != b.shape[-1] else b
+    with torch.autocast('cpu', torch.bfloat16):
+        return torch.cat([F.normalize(m.visual(((f(b)-MEAN)/STD).contiguous(memory_format=torch.channels_last)).float(), dim=-1) for b in x.split(bs)])
+
+@torch.no_grad()
+def text_features(m, names, template='a photo of a {}.'): return encode(m, Tokens(m.context_length)([template.format(o) for o in names]))
+
+def sets(work, cache, styles=STYLES, fashion_n=None, split='t10k'):
+    "name -> (pictures (N, 3, 128, 128), class names, labels)"
+    res, es = {}, emojis(work)
+    for s in styles:
+        ks, x, _, _ = read(s, work, cache)
+        for g in GROUPS:
+            i = [j for j, k in enumerate(ks) if es[k]['group'] == g]
+            if i: res[f'{s}/{g}'] = plain(torch.tensor(x[i])), [es[ks[j]]['name'] for j in i], torch.arange(len(i))
+    st = list(stamps(work)); cs = [clean(o[1]) for o in st]; names = sorted(set(cs))
+    res['stamps'] = plain(torch.tensor(np.stack([fit(o[2]) for o in st]))), names, torch.tensor([names.index(o) for o in cs])
+    x, y = fashion(work, split)
+    x, y = torch.tensor(x[:fashion_n].copy()), torch.tensor(y[:fashion_n].copy()).long()
+    x = F.interpolate(x[:, None].float()/255, size=(128, 128), mode='bicubic').clamp(0, 1).expand(-1, 3, -1, -1)
+    res['fashion'] = x, FASHION, y
+    return res
+
+def evaluate(m, data, size=None):
+    "Top-1 in percent: by style and group, by group, and the three figures to reach"
+    m = m.eval().to(memory_format=torch.channels_last)
+    acc = {k: 100*((image_features(m, x, size)@text_features(m, n).T).argmax(-1) == y).float().mean().item() for k, (x, n, y) in data.items()}
+    acc = {k: round(v, 1) for k, v in acc.items()}
+    mean = lambda f: round(float(np.mean([v for k, v in acc.items() if '/' in k and f(k)])), 1)
+    by = {g: mean(lambda k: k.endswith('/'+g)) for g in GROUPS} if any('/' in k for k in acc) else {}
+    return dict(emoji=round(float(np.mean(list(by.values()))), 1) if by else None, stamps=acc['stamps'], fashion=acc['fashion'], groups=by,
+                styles={s: mean(lambda k: k.startswith(s+'/')) for s in dict.fromkeys(k.split('/')[0] for k in acc if '/' in k)},
+                all={k: v for k, v in acc.items() if '/' in k})
+
+def speed(m, n_prompts=40, n_classes=10, n_tokens=10):
+    "Milliseconds: one image in a batch of 32; a query of 40 prompts x 10 classes through the plain text tower (single precision)"
+    def best(f, k=5):
+        ts = []
+        with torch.no_grad():
+            for _ in range(k): t = time.time(); f(); ts.append(time.time()-t)
+        return 1000*min(ts)
+    s = m.visual.image_size[0]
+    x = torch.rand(32, 3, s, s); ids = torch.randint(1, 40000, (n_prompts*n_classes, n_tokens)); ids[:, -1] = 49407
+    return dict(image_ms=round(best(lambda: m.encode_image(x))/32, 2), query_ms=round(best(lambda: encode(m, ids)), 1))
+
+if __name__ == '__main__':
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument('--work', default='build/minivlm'); p.add_argument('--model', default='craft_nb/assets/craft-mini'); p.add_argument('--out')
+    a = p.parse_args()
+    m = load(a.model)[0]
+    res = dict(evaluate(m, sets(a.work, Path(a.work)/'cache'), m.visual.image_size[0]), **speed(m), threads=torch.get_num_threads())
+    print(s := json.dumps(res, indent=1))
+    if a.out: Path(a.out).write_text(s+'\n')

@@ -1,0 +1,153 @@
+"The pictures: what the built-in tasks promise, and what bad input is told."
+import hashlib, shutil
+from collections import Counter
+from pathlib import Path
+from zipfile import ZipFile
+import numpy as np, pytest, torch
+from PIL import Image
+from craft_nb.data import ASSETS, DEBIAN, FASHION, TASKS, Pictures, fewshot, find_rows, tasks
+
+SHIPPED = [o for o in TASKS if o != 'stamps']
+FINE = ['animals', 'food', 'travel', 'objects']
+each = pytest.mark.parametrize('name', SHIPPED)
+
+@pytest.fixture(autouse=True)
+def no_env(monkeypatch): monkeypatch.delenv('CRAFT_NB_DATA', raising=False)
+
+@pytest.fixture(scope='module')
+def table(): return {o['name']: o for o in tasks()}
+
+@pytest.fixture(scope='module')
+def digests():
+    with ZipFile(ASSETS/'pictures.zip') as z: return {o: hashlib.sha256(z.read(o)).hexdigest() for o in z.namelist()}
+
+def parts(name, key):
+    rows, _ = find_rows(name)
+    return [{key(r) for r in rows if r.split == s} for s in ('train', 'test')]
+
+@each
+def test_enough_pictures(name, table):
+    assert table[name]['test'] >= 500
+    if name in FINE: assert table[name]['shots'] == 2
+    else: assert table[name]['shots'] >= 16
+
+@each
+def test_every_class_is_tested(name):
+    rows, _ = find_rows(name)
+    assert {r.label for r in rows if r.split == 'test'} == {r.label for r in rows}
+
+@each
+def test_disjoint_bytes(name, digests):
+    pool, test = parts(name, lambda r: r.source.tobytes() if isinstance(r.source, np.ndarray) else digests[r.source[1]])
+    assert pool and test and not pool & test
+
+@pytest.mark.parametrize('name', [o for o in SHIPPED if o not in [*FINE, 'fashion', 'digits']])
+def test_disjoint_drawings(name):
+    "By code point for emoji, by file for clip art"
+    pool, test = parts(name, lambda r: r.source[1].split('/')[1])
+    assert pool and test and not pool & test
+
+def test_shift_styles():
+    for name, styles in dict(shift_v2='noto-v1 emojione', shift_sketch='fluent-hc emojione-mono', shift_a='clip',
+                             shift_r='fluent-3d fluent-flat').items():
+        pool, test = parts(name, lambda r: r.source[1].split('/')[0])
+        assert pool == {'noto'} and test == set(styles.split())
+
+def test_same_kinds(table):
+    kinds = fewshot('emoji', 1).classnames
+    assert all(fewshot(o, 1).classnames == kinds for o in ('clipart', 'shift_v2', 'shift_sketch', 'shift_a', 'shift_r'))
+
+def test_every_shipped_picture_opens():
+    "and none is shipped that no task uses"
+    used = {r.source for o in SHIPPED if o != 'digits' for r in find_rows(o)[0]}
+    with ZipFile(ASSETS/'pictures.zip') as z: assert {o[1] for o in used} == set(z.namelist())
+    sizes = Counter(max(im.size) for im in Pictures(sorted(used)))
+    assert max(sizes) == 96 and min(sizes) >= 16
+
+@each
+def test_draw(name, table):
+    shots = min(4, table[name]['shots'])
+    a, b, c = (fewshot(name, shots, s) for s in (1, 1, 2))
+    assert a.train[1].dtype == torch.int64 and set(a.train[1].bincount().tolist()) == {shots}
+    assert [str(o) for o in a.train[0].sources] == [str(o) for o in b.train[0].sources] != [str(o) for o in c.train[0].sources]
+    assert torch.equal(a.test[1], c.test[1]) and len(a.test[0]) == len(a.test[1]) == table[name]['test']
+
+
+def picture(path, v=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((8, 8, 3), v, np.uint8)).save(path)
+
+@pytest.fixture
+def folder(tmp_path):
+    for c in ('sea_star', 'urchin'):
+        for i in range(5): picture(tmp_path/'own'/c/f'{i}.png', 10*i)
+    return tmp_path/'own'
+
+def test_folder_is_csv(folder):
+    (folder.parent/'own.csv').write_text('path,label\n' + ''.join(f'own/{p.parent.name}/{p.name},{p.parent.name.replace("_", " ")}\n'
+                                                                    for p in sorted(folder.rglob('*.png'))))
+    a, b = fewshot(folder, 3), fewshot(str(folder.parent/'own.csv'), 3)
+    assert a.classnames == b.classnames == ['sea star', 'urchin']
+    for p, q in ((a.train, b.train), (a.test, b.test)): assert p[0].sources == q[0].sources and torch.equal(p[1], q[1])
+    assert len(a.train[0]) == 6 and len(a.test[0]) == 4 and not set(a.train[0].sources) & set(a.test[0].sources)
+
+def test_split_folders(folder):
+    shutil.copytree(folder, folder.parent/'both/train'); shutil.copytree(folder, folder.parent/'both/test')
+    t = fewshot(folder.parent/'both', 5)
+    assert len(t.train[0]) == 10 and len(t.test[0]) == 10
+
+def test_litter(folder):
+    for o in ('.DS_Store', 'urchin/Thumbs.db', 'urchin/.hidden.png', '.git/config'): (folder/o).parent.mkdir(exist_ok=True); (folder/o).write_text('x')
+    assert len(fewshot(folder, 2).test[0]) == 6
+
+def bad(match, what, exc=ValueError, **kw):
+    with pytest.raises(exc, match=match): fewshot(what, **kw)
+
+def test_bad_shots(folder):
+    bad("'sea star' has 5, 'urchin' has 5, but shots=16 needs 17 .* use shots=4", folder)
+    bad("shots=-1 is no count", folder, shots=-1)
+    bad("use shots=2 or add pictures", 'food')
+
+def test_bad_folder(folder):
+    shutil.rmtree(folder/'urchin')
+    bad(r"one class only \('sea star'\)", folder, shots=1)
+    (folder/'urchin').mkdir()
+    bad('empty class: .*urchin', folder, shots=1)
+    (folder/'urchin/a.png').write_text('no picture')
+    bad('urchin.a.png is no picture', folder, shots=1)
+    (folder/'urchin/a.png').unlink(); (folder/'urchin/notes.txt').write_text('no picture')
+    bad('notes.txt is no picture', folder, shots=1)
+    (folder.parent/'none').mkdir()
+    bad('expected one folder a class', folder.parent/'none')
+
+def test_cut_off(folder):
+    p = folder/'urchin/0.jpg'
+    Image.effect_noise((99, 99), 50).save(p); p.write_bytes(p.read_bytes()[:1000])
+    bad('0.jpg is no picture', folder, shots=1)
+
+@pytest.mark.parametrize('text, match', [('a,b\n', 'no column path and no label'), ('path,label\n', 'no pictures'),
+    ('path,label\nx.png,cat\ny.png,dog\n', 'x.png is missing'), ('path,label,split\nx.png,cat,dev\n', "line 2: split is 'dev'"),
+    ('path,label\nx.png,\n', 'line 2'), ('path,label\nx.png,cat\nx.png,dog\n', 'x.png is listed twice')])
+def test_bad_csv(tmp_path, text, match):
+    (tmp_path/'a.csv').write_text(text)
+    bad(match, tmp_path/'a.csv', shots=1)
+
+def test_unknown(tmp_path):
+    bad("unknown task 'digit'. Did you mean 'digits'\\? Built in: fashion, .*shift_r", 'digit')
+    bad('no such folder or CSV', tmp_path/'nowhere', exc=FileNotFoundError)
+    bad('apt install tuxpaint-stamps-default', 'stamps', exc=FileNotFoundError, root=tmp_path/'nowhere')
+    bad('no train-images', 'fashion', exc=FileNotFoundError, root=tmp_path)
+
+def test_other_places(tmp_path, monkeypatch):
+    "$CRAFT_NB_DATA leads to data that is not shipped"
+    picture(tmp_path/'stamps/animals/fish/cod.png'); picture(tmp_path/'stamps/animals/bird.png')
+    (tmp_path/'stamps/animals/fish/cod.txt').write_text('A cod (a fish).\nde=Ein Dorsch.'); (tmp_path/'stamps/animals/bird.txt').write_text('Bird!')
+    monkeypatch.setenv('CRAFT_NB_DATA', str(tmp_path))
+    t = fewshot('stamps', 0)
+    assert t.classnames == ['Bird', 'cod'] and len(t.train[0]) == 0 and t.test[1].tolist() == [0, 1]
+    assert len(fewshot('fashion').test[0]) == 2000
+
+@pytest.mark.skipif(not Path(DEBIAN['fashion'][0]).is_dir(), reason='dataset-fashion-mnist is not installed')
+def test_real_fashion():
+    t = fewshot('fashion', root=DEBIAN['fashion'][0])
+    assert t.classnames == FASHION and t.test[1].bincount().tolist() == [1000]*10
