@@ -68,6 +68,8 @@ class BlackBox:
         self.classnames, self.ledger, self._store = list(classnames), Ledger(budget), {}
         if not self.classnames: raise ValueError('classnames is empty: give the names of the classes to tell apart')
 
+    def __deepcopy__(self, memo): return self # an account, not data: a copied estimator pays from the same ledger
+
     # what the owner fills in
     def _encode(self, pictures, **kw): raise NotImplementedError # -> (features to keep, bytes received)
     def _embed(self, text): raise NotImplementedError            # -> (n, d)

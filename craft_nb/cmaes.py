@@ -41,7 +41,7 @@ class CMAES:
         mean=None,       # initial mean m(0) (dim,); zeros if None
         **options        # further options of pycma
     ):
-        m = np.zeros(dim) if mean is None else np.array(mean, float)
+        m = np.zeros(dim) if mean is None else np.array(torch.as_tensor(mean).tolist(), float)
         check_start(m, dim, sigma, popsize, bounds)
         self.dim,self.popsize,self.pop = dim,popsize,None
         self.rng,self.blas = np.random.default_rng(seed),ThreadpoolController()

@@ -19,7 +19,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from tqdm.auto import tqdm
 from . import __version__
-from .blackbox import BlackBox, BudgetExceeded
+from .blackbox import BlackBox, BudgetExceeded, ImageSet
 from .prompts import PromptSpace
 from .cmaes import CMAES
 from .refiner import Refiner
@@ -183,13 +183,13 @@ def fit(self: CraFT, pictures, # N pictures, as the box takes them
 # %% ../nbs/07_collab.ipynb #07-030
 @patch
 @torch.no_grad()
-def decision_function(self: CraFT, pictures # N pictures
+def decision_function(self: CraFT, pictures # N pictures, or an `ImageSet` of them
                      ) -> Tensor:           # (N, K) refined logits Y_O
-    "Logits of new pictures; costs one query."
+    "Logits of pictures; costs one query."
     if not hasattr(self, 'prompt_'): raise ValueError('this CraFT is not fitted yet: call fit(pictures, labels) first')
-    images = self.box.upload(pictures)
+    images = pictures if isinstance(pictures, ImageSet) else self.box.upload(pictures)
     Y = self.box.query(self.prompt_[None], images)[0]
-    self.box.forget(images)
+    if images is not pictures: self.box.forget(images)
     return self.refiner_(Y) if self.refiner_ else Y
 
 @patch
@@ -202,7 +202,21 @@ def predict(self: CraFT, pictures) -> np.ndarray: # (N,) class indices
     "The most probable class of each picture; costs one query."
     return self.decision_function(pictures).argmax(-1).cpu().numpy()
 
+@patch
+def score(self: CraFT, pictures, labels) -> float: # 0 to 1
+    "Accuracy; costs one query."
+    return float((self.predict(pictures) == np.asarray(labels)).mean())
+
 # %% ../nbs/07_collab.ipynb #07-032
+@patch
+def zero_shot(self: CraFT):
+    "Use p0 as it is, without a fit; costs no query."
+    s = self.switches_ = self._resolve(torch.zeros(1).long())
+    self.classes_, self.history_ = np.arange(len(self.box.classnames)), []
+    self.prompt_, self.refiner_, self.switches_ = self.box.embed(s.init), None, replace(s, learn_refiner=False)
+    return self
+
+# %% ../nbs/07_collab.ipynb #07-034
 @patch
 def save(self: CraFT, folder): # made if missing
     "Write the prompt, the refiner and what is needed to use them."
@@ -213,7 +227,7 @@ def save(self: CraFT, folder): # made if missing
                 classnames=self.box.classnames, box=self.box.spec, history=self.history_)
     (folder/'classifier.json').write_text(json.dumps(info, indent=1))
 
-# %% ../nbs/07_collab.ipynb #07-033
+# %% ../nbs/07_collab.ipynb #07-035
 @patch(cls_method=True)
 def load(cls: CraFT, folder,     # as `save` wrote it
          box: BlackBox           # a box with the same class names and model

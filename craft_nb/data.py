@@ -42,7 +42,7 @@ def to_rgb(im:Image.Image)->Image.Image: # any mode, with or without transparenc
     im = im.convert('RGBA')
     return Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im).convert('RGB')
 
-# %% ../nbs/00_data.ipynb #00-035
+# %% ../nbs/00_data.ipynb #00-034
 @lru_cache(8)
 def _zip(path, pid): return ZipFile(path)
 
@@ -53,7 +53,7 @@ def open_picture(source)->Image.Image: # path; (zip file, member); uint8 array (
     if isinstance(source, tuple): source = io.BytesIO(_zip(source[0], os.getpid()).read(source[1]))
     with Image.open(source) as im: return to_rgb(im)
 
-# %% ../nbs/00_data.ipynb #00-036
+# %% ../nbs/00_data.ipynb #00-035
 class Pictures(Sequence):
     "Pictures that are opened when asked for: RGB, transparent pixels on white"
     def __init__(self,
@@ -61,14 +61,16 @@ class Pictures(Sequence):
     ): self.sources = list(sources)
     def __len__(self): return len(self.sources)
     def __getitem__(self,
-        i, # Place -> one PIL image; slice, list, array or tensor of places -> `Pictures`
+        i, # Place -> one PIL image; slice, or places or a mask in a list, array or tensor -> `Pictures`
     ):
         if isinstance(i, slice): return Pictures(self.sources[i])
-        if isinstance(i, Sequence) or getattr(i, 'ndim', 0): return Pictures([self.sources[int(j)] for j in i])
+        if isinstance(i, Sequence) or getattr(i, 'ndim', 0):
+            i = torch.as_tensor(i)
+            return Pictures([self.sources[j] for j in (i.nonzero()[:, 0] if i.dtype == torch.bool else i).tolist()])
         return open_picture(self.sources[int(i)])
     def __repr__(self): return f'Pictures({len(self)})'
 
-# %% ../nbs/00_data.ipynb #00-040
+# %% ../nbs/00_data.ipynb #00-039
 def sheet(
     pictures:Sequence, # PIL images
     cols:int=10,       # Pictures in a row
@@ -82,7 +84,7 @@ def sheet(
         res.paste(im, (i%cols*px + 2, i//cols*px + 2))
     return res
 
-# %% ../nbs/00_data.ipynb #00-043
+# %% ../nbs/00_data.ipynb #00-042
 TEMPLATE = 'a photo of a {}.'
 
 @dataclass
@@ -99,7 +101,7 @@ class FewShotTask:
         n = [len(o[1]) for o in (self.train, self.test)]
         return f'FewShotTask({self.name}: {len(self.classnames)} classes, {self.shots} shots, seed {self.seed}, {n[0]} train, {n[1]} test)'
 
-# %% ../nbs/00_data.ipynb #00-044
+# %% ../nbs/00_data.ipynb #00-043
 @patch
 def show(self:FewShotTask,
     n:int=10,         # Pictures a class
@@ -116,10 +118,10 @@ def show(self:FewShotTask,
         if len(ids): res.paste(sheet(pics[ids], n, px), (120, k*px))
     return res
 
-# %% ../nbs/00_data.ipynb #00-046
+# %% ../nbs/00_data.ipynb #00-045
 Row = namedtuple('Row', 'source label split', defaults=('',))
 
-# %% ../nbs/00_data.ipynb #00-047
+# %% ../nbs/00_data.ipynb #00-046
 def check_classes(
     name:str,      # Of the task, for the message
     names:list,    # K class names
@@ -139,7 +141,7 @@ def check_classes(
         raise ValueError(f'{name}: fewer pictures than shots: {some}{more}, but shots={shots} needs {why} a class; '
                          f'use shots={max(0, min(short.values()) - spare)} or add pictures')
 
-# %% ../nbs/00_data.ipynb #00-048
+# %% ../nbs/00_data.ipynb #00-047
 def make_task(
     rows:list,        # `Row`s
     name:str='task',  # For the repr and the messages
@@ -161,7 +163,7 @@ def make_task(
     part = lambda ids: (Pictures([rows[i].source for i in ids]), torch.tensor([y[i] for i in ids], dtype=torch.int64))
     return FewShotTask(name, names, part(train), part(test), shots, seed, template)
 
-# %% ../nbs/00_data.ipynb #00-057
+# %% ../nbs/00_data.ipynb #00-056
 LITTER = {'thumbs.db', 'ehthumbs.db', 'desktop.ini', '__macosx'}
 
 def visible(folder:Path, deep=False): # deep: the whole tree, files only
@@ -170,7 +172,7 @@ def visible(folder:Path, deep=False): # deep: the whole tree, files only
     found = folder.rglob('*') if deep else folder.iterdir()
     return sorted(p for p in found if not skip(p) and not (deep and p.is_dir()))
 
-# %% ../nbs/00_data.ipynb #00-058
+# %% ../nbs/00_data.ipynb #00-057
 def class_rows(folder:Path, split=''): # holds a folder for each class
     "A row for each file of each class; `_` in a folder's name reads as a space"
     rows = []
@@ -188,23 +190,24 @@ def folder_rows(folder:Path): # holds a folder for each class, or `train` and `t
     if not rows: raise ValueError(f'{folder} has no folders in it; expected one folder a class, with the pictures inside')
     return rows
 
-# %% ../nbs/00_data.ipynb #00-065
+# %% ../nbs/00_data.ipynb #00-064
 def csv_rows(path:Path): # columns path,label[,split]
     "The table of a CSV; paths are relative to it"
-    with open(path, newline='', encoding='utf-8-sig') as f:
-        reader = csv.DictReader(f)
-        rows, cols = list(reader), reader.fieldnames or []
+    try: text = path.read_text(encoding='utf-8-sig')
+    except UnicodeDecodeError: raise ValueError(f'{path} is no CSV in UTF-8; expected a folder, or a CSV with the columns path,label[,split]') from None
+    reader = csv.DictReader(io.StringIO(text), skipinitialspace=True)
+    rows, cols = list(reader), reader.fieldnames or []
     if lack := [c for c in ('path', 'label') if c not in cols]:
         raise ValueError(f'{path}: no column {" and no ".join(lack)}; expected path,label[,split], found {",".join(cols) or "nothing"}')
     for i, r in enumerate(rows, 2):
-        if not r['path'] or not r['label']: raise ValueError(f'{path}, line {i}: path and label must be given, found {r["path"]!r} and {r["label"]!r}')
+        if not r['path'] or not r['label']: raise ValueError(f'{path}, line {i}: path is {r["path"]!r} and label {r["label"]!r}; give both')
         if (r.get('split') or '') not in ('', 'train', 'test'):
             raise ValueError(f'{path}, line {i}: split is {r["split"]!r}; expected train, test or nothing')
     twice = [p for p, n in Counter(r['path'] for r in rows).items() if n > 1]
     if twice: raise ValueError(f'{path}: {twice[0]} is listed twice; a picture belongs to one class and one split')
     return [Row(path.parent/r['path'], r['label'], r.get('split') or '') for r in rows]
 
-# %% ../nbs/00_data.ipynb #00-069
+# %% ../nbs/00_data.ipynb #00-068
 def verify(rows:list): # their sources are paths
     "Raise, with the names, if a file is missing or is no picture"
     bad = []
@@ -215,7 +218,7 @@ def verify(rows:list): # their sources are paths
         except Exception as e: bad.append(f'{r.source} is no picture that can be read ({type(e).__name__})')
     if bad: raise ValueError(f'{len(bad)} of {len(rows)} files: ' + '; '.join(bad[:5]) + ('; ...' if bad[5:] else '') + '. Remove or replace them')
 
-# %% ../nbs/00_data.ipynb #00-073
+# %% ../nbs/00_data.ipynb #00-072
 ASSETS = Path(str(files('craft_nb')))/'assets'
 TASKS = {
     'fashion': 'Fashion-MNIST, grey photos of 28 px', 'digits': "scikit-learn's handwritten digits of 8 px",
@@ -233,14 +236,14 @@ def asset_rows(name:str): # a built-in task that the package carries
     with open(ASSETS/'tasks'/f'{name}.csv', newline='', encoding='utf-8') as f:
         return [Row((ASSETS/'pictures.zip', r['path']), r['label'], r['split']) for r in csv.DictReader(f)]
 
-# %% ../nbs/00_data.ipynb #00-077
+# %% ../nbs/00_data.ipynb #00-076
 def digit_rows(pool:int=597): # the first so many are the pool, the rest test
     "The table of scikit-learn's digits, 8 px"
     from sklearn.datasets import load_digits
     d = load_digits()
     return [Row(np.uint8(np.round(x*255/16)), str(y), 'train' if i < pool else 'test') for i, (x, y) in enumerate(zip(d.images, d.target))]
 
-# %% ../nbs/00_data.ipynb #00-081
+# %% ../nbs/00_data.ipynb #00-080
 def read_idx(path:Path)->np.ndarray: # gzipped if it ends in .gz
     "Read an idx file of bytes"
     with (gzip.open if path.suffix == '.gz' else open)(path, 'rb') as f: b = f.read()
@@ -250,7 +253,7 @@ def read_idx(path:Path)->np.ndarray: # gzipped if it ends in .gz
     if len(b) != start + np.prod(shape): raise ValueError(f'{path} is cut off: {len(b)} bytes, expected {start + np.prod(shape)} for shape {shape}')
     return np.frombuffer(b, np.uint8, offset=start).reshape(shape)
 
-# %% ../nbs/00_data.ipynb #00-085
+# %% ../nbs/00_data.ipynb #00-083
 DEBIAN = {'fashion': ('/usr/share/datasets/fashion-mnist', 'dataset-fashion-mnist'),
           'stamps': ('/usr/share/tuxpaint/stamps', 'tuxpaint-stamps-default')}
 
@@ -262,8 +265,8 @@ def data_root(name:str, root=None)->Path: # of the task; where the user says its
         if Path(o).is_dir(): return Path(o)
     raise FileNotFoundError(f'{name}: no folder {root or place}; `apt install {package}`, or say where it is: root=... or $CRAFT_NB_DATA/{name}')
 
-# %% ../nbs/00_data.ipynb #00-087
-FASHION = ['T-shirt', 'trousers', 'pullover', 'dress', 'coat', 'sandal', 'shirt', 'sneaker', 'bag', 'ankle boot']
+# %% ../nbs/00_data.ipynb #00-085
+FASHION = ['t-shirt', 'trouser', 'pullover', 'dress', 'coat', 'sandal', 'shirt', 'sneaker', 'bag', 'ankle boot']
 
 def fashion_rows(root:Path): # folder of the four idx files
     "The table of the full Fashion-MNIST, 60,000 + 10,000"
@@ -274,7 +277,7 @@ def fashion_rows(root:Path): # folder of the four idx files
         rows += [Row(a, FASHION[k], split) for a, k in zip(x, y)]
     return rows
 
-# %% ../nbs/00_data.ipynb #00-091
+# %% ../nbs/00_data.ipynb #00-089
 def stamp_name(text): # 'A peacock (a male peafowl).' -> 'peacock'
     "The animal in a stamp's description"
     text = re.sub(r'\s*\(.*?\)', '', text.splitlines()[0]).strip().rstrip('.!').split(',')[0]
@@ -287,7 +290,7 @@ def stamp_rows(root:Path): # with `animals` in it
     if not pics: raise FileNotFoundError(f'stamps: no animals/**/*.txt beside pictures in {root}; `apt install {DEBIAN["stamps"][1]}`')
     return [Row(o.with_suffix('.png'), c, 'test') for c, o in pics if o.with_suffix('.png').exists()], sorted({c for c, _ in pics})
 
-# %% ../nbs/00_data.ipynb #00-094
+# %% ../nbs/00_data.ipynb #00-092
 def own_rows(path:Path): # a user's folder or CSV
     "The table of a user's own pictures, every one of them readable"
     rows = folder_rows(path) if path.is_dir() else csv_rows(path)
@@ -301,7 +304,7 @@ def unknown(name:str)->Exception: # neither a task nor a folder nor a CSV
     hint = f' Did you mean {near[0]!r}?' if near else ''
     return ValueError(f'unknown task {name!r}.{hint} Built in: {", ".join(TASKS)}; or give a folder or a CSV')
 
-# %% ../nbs/00_data.ipynb #00-095
+# %% ../nbs/00_data.ipynb #00-093
 def find_rows(name, root=None)->tuple: # as in `fewshot`
     "The table behind a name, and the class names (None: as they appear)"
     name, env = str(name), os.environ.get('CRAFT_NB_DATA')
@@ -313,7 +316,7 @@ def find_rows(name, root=None)->tuple: # as in `fewshot`
     if not path.exists(): raise unknown(name)
     return own_rows(path), None
 
-# %% ../nbs/00_data.ipynb #00-096
+# %% ../nbs/00_data.ipynb #00-094
 def fewshot(
     name,          # Built-in name, a folder (one folder a class), or a CSV of path,label[,split]
     shots:int=16,  # Pictures a class to learn from; 0: none, for zero-shot
@@ -324,14 +327,16 @@ def fewshot(
     rows, names = find_rows(name, root)
     return make_task(rows, str(name), shots, seed, names)
 
-# %% ../nbs/00_data.ipynb #00-101
+# %% ../nbs/00_data.ipynb #00-098
 class Table(list):
     "Dicts with the same keys, which print as a table"
     def __repr__(self):
+        if not self: return 'Table([])'
         text = [[*self[0]]] + [['-' if v is None else str(v) for v in o.values()] for o in self]
         width = [max(map(len, c)) for c in zip(*text)]
         return '\n'.join('  '.join(t.ljust(w) for t, w in zip(o, width)).rstrip() for o in text)
 
+# %% ../nbs/00_data.ipynb #00-099
 def tasks(
     root=None, # Folder of the stamps, if not where their Debian package puts them
 )->Table:      # Of name, classes, pool, test, shots, what

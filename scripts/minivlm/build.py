@@ -30,6 +30,7 @@ def save(model, out, cfg=CFG, pre=PRE):
     sd = {k: v.detach().half().contiguous() if v.is_floating_point() else v for k, v in model.state_dict().items()}
     save_file(sd, out/'.tmp.safetensors', metadata={'format': 'pt'})
     (out/'.tmp.json').write_text(json.dumps(js, indent=2)+'\n')
+    os.chmod(out/'.tmp.safetensors', 0o644)
     os.replace(out/'.tmp.json', out/'open_clip_config.json'); os.replace(out/'.tmp.safetensors', out/'open_clip_model.safetensors')
 
 def load(folder):

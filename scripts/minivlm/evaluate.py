@@ -3,21 +3,19 @@ import argparse, json, re, time
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
 from augment import plain
-from build import MEAN, STD, load
+from build import load
 from fetch import FASHION, TASK, emojis, fashion, stamps
 from pairs import fit, read
 from text import Tokens, encode
+from train import features
 
 GROUPS = 'animals-nature food-drink travel-places objects activities'.split()
 STYLES = [o for o in TASK if o != 'openclipart']
 def clean(d): return re.sub('^(a|an|the) ', '', d.strip().rstrip('.!'), flags=re.I)
 
-@torch.no_grad()
-def image_features(m, x, size=None, bs=64):
-    "RGB in 0..1 (N, 3, H, W) -> unit features (N, d)"
-    f = lambda b: F.interpolate(b, size=(size, size), mode='bicubic', antialias=True).clamp(0, 1) if size and size != b.shape[-1] else b
-    with torch.autocast('cpu', torch.bfloat16):
-        return torch.cat([F.normalize(m.visual(((f(b)-MEAN)/STD).contiguous(memory_format=torch.channels_last)).float(), dim=-1) for b in x.split(bs)])
+def image_features(m, x, size=None):
+    "RGB in 0..1 (N, 3, H, W) -> unit features (N, d), at `size` pixels"
+    return F.normalize(features(m.visual, x, 64, size or x.shape[-1]), dim=-1)
 
 @torch.no_grad()
 def text_features(m, names, template='a photo of a {}.'): return encode(m, Tokens(m.context_length)([template.format(o) for o in names]))

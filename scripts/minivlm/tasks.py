@@ -291,7 +291,7 @@ def clip_tasks(album, work):
             album.bytes[path] = encode(white(trim(im)))
             groups.setdefault(twin, []).append((path, str(f.relative_to(root))))
         clips[kind] = [o for g in groups.values() for o in g]
-        pool, test = divide(list(groups.values()), ('clipart', kind))
+        pool, test = divide(list(groups.values()), ('clipart', kind), n=20, share=.3)
         rows += [(p, kind, s, 'openclipart', src) for s, part in (('train', pool), ('test', test)) for p, src in part]
     album.task('clipart', rows)
     return clips

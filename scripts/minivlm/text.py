@@ -50,14 +50,14 @@ def token_words():
     return [tk.decode([i]).strip() or ' ' for i in range(tk.vocab_size)]
 
 def token_init(teacher, width=256, std=.03, cache=None):
-    "Teacher's vectors of the tokens' strings, PCA to `width`: (49408, width)"
+    "Teacher's vectors of the tokens' strings, PCA to `width` (zeros beyond the teacher's own): (49408, width)"
     if cache and Path(cache).exists(): E = torch.load(cache).float()
     else:
         E = teacher(token_words())
         if cache: torch.save(E.half(), cache)
     E = E-E.mean(0)
     U = torch.linalg.eigh(E.T@E)[1][:, -width:]
-    return F.normalize(E@U, dim=-1)*std*width**.5
+    return F.pad(F.normalize(E@U, dim=-1), (0, max(0, width-U.shape[1])))*std*width**.5
 
 class Tokens:
     "Tokenise, and cut at the longest text"

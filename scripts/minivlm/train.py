@@ -1,36 +1,40 @@
-"Train `craft-mini`: text distillation, heads on frozen features, then the image tower at 128 px. See nbs/90_minivlm.ipynb."
-import argparse, copy, csv, gzip, json, math, random, time
+"""Train `craft-mini`: text distillation, the head on frozen features, the image tower at 128 px, the text tower once more. nbs/90_minivlm.ipynb explains it.
+
+    python scripts/minivlm/train.py --work build/minivlm --out craft_nb/assets/craft-mini   # about an hour on two cores
+    python scripts/minivlm/train.py --smoke --out build/smoke                               # seconds, drawn shapes, no downloads"""
+import argparse, copy, gzip, hashlib, math, random, time, zlib
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
 from augment import augment, plain
-from build import CFG, MEAN, PRE, STD, build, imagenet, save
-from fetch import EMOJI, ICONS, TASK, TRAIN, emojis, fashion, stamps, weights
+from build import CFG, MEAN, STD, build, imagenet, save
+from fetch import ICONS, TASK, TRAIN, emojis, fashion, stamps, weights
 from pairs import captions, fit, hamming, hashes, read
-from text import TEMPLATES, Space, Teacher, Tokens, distil, encode, text_params, token_init, wordnet
+from text import TEMPLATES, Space, Teacher, Tokens, bag, distil, encode, text_params, token_init, wordnet
 
 DROP = 6     # bits: a training picture whose hashes are this near to a task picture's is dropped
+GROUPS = {'animals-nature', 'food-drink', 'travel-places', 'objects', 'activities'}
 MONO = {'openmoji-black', 'game-icons', 'mdi', 'ph', 'icon-park'}
 
 def log(*o): print(time.strftime('%H:%M:%S'), *o, flush=True)
 
 class Pairs:
     "Training pictures (N, 128, 128, 4) with their words: `own[i]` names, `tags[i]`, `kinds[i]` index into `words`"
-    def __init__(self, styles, work, cache, near=None):
-        xs, self.words, self.own, self.tags, self.kinds, self.row, mono = [], {}, [], [], [], [], []
-        add = lambda ws: [self.words.setdefault(w.lower(), len(self.words)) for w in dict.fromkeys(ws)]
-        self.dropped = {}
-        for s in styles:
-            ks, x, h, sha = read(s, work, cache)
-            bad = nearest(h, near) <= DROP if near is not None else np.zeros(len(ks), bool)
-            keep = []
+    def __init__(self,
+        parts,     # Iterator of (style, keys, pictures, hashes (n, 2), sha1)
+        caption,   # (style, key) -> (names, tags, kinds)
+        near=None, # Hashes of the task pictures (M, 2)
+    ):
+        xs, words, self.own, self.tags, self.kinds, self.row, mono, self.dropped = [], {}, [], [], [], [], [], {}
+        add = lambda ws: [words.setdefault(w.lower(), len(words)) for w in dict.fromkeys(ws)]
+        for s, ks, x, h, sha in parts:
+            bad, keep = np.zeros(len(ks), bool) if near is None else nearest(h, near) <= DROP, []
             for i, k in enumerate(ks):
-                n, t, c = captions(s, str(k), work)
+                n, t, c = caption(s, str(k))
                 if not n or bad[i]: continue
                 keep.append(i); self.own.append(add(n)); self.tags.append(add(t)); self.kinds.append(add(c))
                 self.row.append((s, str(k), sha[i], f'{int(h[i, 0]):016x}', f'{int(h[i, 1]):016x}'))
             self.dropped[s] = int(bad.sum()); xs.append(x[keep]); mono += [s in MONO]*len(keep)
-        self.x, self.mono = torch.tensor(np.concatenate(xs)), torch.tensor(mono)
-        self.words = list(self.words); self.style = [o[0] for o in self.row]
+        self.x, self.mono, self.words = torch.tensor(np.concatenate(xs)), torch.tensor(mono), list(words)
         self.all = [set(a+b+c) for a, b, c in zip(self.own, self.tags, self.kinds)]
     def __len__(self): return len(self.x)
     def pick(self, i, rng, p=(.7, .15)):
@@ -64,20 +68,16 @@ def conse(clip, w, b, IN, a=1., t=3.):
         fc2.weight.mul_(.1); fc2.weight[:, :K] = IN.T
 
 @torch.no_grad()
-def features(trunk, x, bs=128):
-    "RGB in 0..1 -> pooled features (N, 1280)"
+def features(net, x, bs=32, size=128):
+    "RGB in 0..1 -> what `net` (a trunk, or a whole image tower) makes of it at `size` pixels, (N, d)"
+    f = lambda b: b if size == b.shape[-1] else F.interpolate(b, size=(size, size), mode='bicubic', antialias=True).clamp(0, 1)
     with torch.autocast('cpu', torch.bfloat16):
-        return torch.cat([trunk(((b-MEAN)/STD).contiguous(memory_format=torch.channels_last)).float() for b in x.split(bs)])
+        return torch.cat([net(((f(b)-MEAN)/STD).contiguous(memory_format=torch.channels_last)).float() for b in x.split(bs)])
 
-@torch.no_grad()
-def views(clip, pairs, n, seed=0):
-    "Features of the plain pictures and of `n` augmented views, half precision: (1+n, N, 1280)"
-    gen, res = torch.Generator().manual_seed(seed), []
-    for v in range(1+n):
-        res.append(torch.cat([features(clip.visual.trunk, plain(x) if v == 0 else augment(x, m, gen)).half()
-                              for x, m in zip(pairs.x.split(256), pairs.mono.split(256))]))
-        log(f'view {v+1} of {n+1}')
-    return torch.stack(res)
+def views(net, pairs, idx, gen, plainly=False, size=128, bs=96):
+    "Features of one view of each of the pictures `idx`: augmented, or plain on white"
+    f = (lambda j: plain(pairs.x[j])) if plainly else (lambda j: augment(pairs.x[j], pairs.mono[j], gen))
+    return torch.cat([features(net, f(j), size=size) for j in idx.split(bs)])
 
 def pseudo(feats, w, k=2.):
     "Features that the ImageNet classifier's rows stand for, had its classes the pictures' covariance: mean + k S w, and a root of S for noise"
@@ -86,23 +86,28 @@ def pseudo(feats, w, k=2.):
     ev, U = torch.linalg.eigh(S)
     return mu+k*d, (U*ev.clamp_min(0).sqrt()).T
 
-def heads(clip, V, pairs, T, IN, w, steps=1500, bs=1024, lr=1e-3, tau=.04, seed=0):
-    "Stage A: train the head on frozen features `V`, against fixed text vectors `T` of `pairs.words`"
+def heads(clip, pairs, p, T, IN, w, PR, n=6000, steps=300, bs=384, lr=1e-3, tau=.04, seed=0):
+    "Stage A: train the head on frozen features of `n` augmented pictures, against the fixed text vectors `T` of `pairs.words`"
     rng, gen = random.Random(seed), torch.Generator().manual_seed(seed)
     head = clip.visual.head; opt = torch.optim.AdamW(head.parameters(), lr=lr, weight_decay=.05)
-    P, R = pseudo(V[0].float(), w)
+    some = torch.multinomial(p, min(n, len(pairs)), generator=gen)
+    V = views(clip.visual.trunk, pairs, some, gen)
     names = torch.tensor(sorted({o[0] for o in pairs.own}))
     for i in range(steps):
         for g in opt.param_groups: g['lr'] = lr*min(1, (i+1)/50)*.5*(1+math.cos(math.pi*i/steps))
-        idx = torch.randint(len(pairs), (bs,), generator=gen)
-        f = V[torch.randint(len(V), (bs,), generator=gen), idx].float()
-        c = torch.tensor([pairs.pick(j, rng) for j in idx.tolist()])
-        loss = nce(F.normalize(head(f), dim=-1), c, [pairs.all[j] for j in idx.tolist()], T, names, tau, gen)
-        j = torch.randint(len(w), (256,), generator=gen)
-        q = (P[j]+torch.randn(256, R.shape[0], generator=gen)@R*.7).clamp_min(0)
-        loss = loss+.5*F.cross_entropy(F.normalize(head(q), dim=-1)@IN.T/tau, j)
+        k = torch.randint(len(some), (bs,), generator=gen); ids = some[k].tolist()
+        c = torch.tensor([pairs.pick(j, rng) for j in ids])
+        loss = nce(F.normalize(head(V[k]), dim=-1), c, [pairs.all[j] for j in ids], T, names, tau, gen)
+        loss = loss+.5*named(head, IN, PR, gen, 256, tau)
         opt.zero_grad(); loss.backward(); opt.step()
-        if i % 200 == 0: log(f'heads {i:5}: loss {loss.item():.3f}')
+        if i % 100 == 0: log(f'heads {i:5}: loss {loss.item():.3f}')
+
+def named(head, IN, PR, gen, n, tau):
+    "Loss on `n` pseudo-features: each should find its own ImageNet name"
+    P, R = PR
+    j = torch.randint(len(P), (n,), generator=gen)
+    q = (P[j]+torch.randn(n, len(R), generator=gen)@R*.7).clamp_min(0)
+    return F.cross_entropy(F.normalize(head(q), dim=-1)@IN.T/tau, j)
 
 def nce(z, c, have, T, names, tau, gen, extra=512):
     "Image -> text (own, the batch's and `extra` other names) and text -> image; what is true of a picture is never its negative"
@@ -121,28 +126,24 @@ def nce(z, c, have, T, names, tau, gen, extra=512):
     b = -(F.log_softmax(S2[:, keep], 0).masked_fill(~mine[:, keep], 0).sum(0)/mine[:, keep].sum(0)).mean()
     return .5*(a+b)
 
-GROUPS = {'animals-nature', 'food-drink', 'travel-places', 'objects', 'activities'}
 
-def shares(pairs, work, icons=.4, things=3., rest=.7):
-    "How often each picture is drawn: emoji of things often, icons and faces seldom"
-    es = emojis(work)
-    return torch.tensor([icons if s in ICONS else things if es[k]['group'] in GROUPS else rest for s, k, *_ in pairs.row])
+def share(style, e, icons=.4, things=3., rest=.7):
+    "How often a picture is drawn: emoji of things often, icons and faces seldom; `e` is the emoji's entry"
+    return icons if style in ICONS else things if e['group'] in GROUPS else rest
 
-def tune(clip, pairs, T, IN, w, b, p, V0, minutes=40, steps=900, bs=192, lr=4e-4, tau=.04, lwf=.3, ema=.99, frozen=2, seed=1, save=None, every=8):
-    "Stage B: tune the image tower (batch norms fixed, stem and first `frozen` blocks too) against the text vectors `T`"
+def tune(clip, pairs, p, T, IN, w, b, PR, steps=1000, minutes=None, bs=128, lr=4e-4, tau=.04, lwf=.3, ema=.99, frozen=2, seed=1):
+    "Stage B: tune the image tower (batch norms fixed, stem and first `frozen` stages too) against the text vectors `T`"
     rng, gen, t0 = random.Random(seed), torch.Generator().manual_seed(seed), time.time()
-    vis = clip.visual; old = copy.deepcopy(vis.trunk).eval().requires_grad_(False); best = copy.deepcopy(vis).eval().requires_grad_(False)
-    vis.eval(); tr = vis.trunk
+    vis, tr = clip.visual.eval(), clip.visual.trunk
+    old, mean = copy.deepcopy(tr).requires_grad_(False), copy.deepcopy(vis).requires_grad_(False)
     for o in [tr.conv_stem, tr.bn1, *tr.blocks[:frozen]]: o.requires_grad_(False)
-    P, R = pseudo(V0, w)
     names = torch.tensor(sorted({o[0] for o in pairs.own}))
-    ps = [o for o in tr.parameters() if o.requires_grad]
-    opt = torch.optim.AdamW([dict(params=ps, k=1.), dict(params=vis.head.parameters(), k=1.)], lr=lr, weight_decay=.05, fused=True)
-    low, last = (lambda: torch.autocast('cpu', torch.bfloat16)), t0
+    opt = torch.optim.AdamW([o for o in vis.parameters() if o.requires_grad], lr=lr, weight_decay=.05, fused=True)
+    low = lambda: torch.autocast('cpu', torch.bfloat16)
     for i in range(steps):
-        f = max(i/steps, (time.time()-t0)/60/minutes)
+        f = max(i/steps, (time.time()-t0)/60/minutes if minutes else 0)
         if f >= 1: break
-        for g in opt.param_groups: g['lr'] = g['k']*lr*min(1, (i+1)/40)*(.02+.98*.5*(1+math.cos(math.pi*f)))
+        for g in opt.param_groups: g['lr'] = lr*min(1, (i+1)/40)*(.02+.98*.5*(1+math.cos(math.pi*f)))
         idx = torch.multinomial(p, bs, generator=gen); ids = idx.tolist()
         x = ((augment(pairs.x[idx], pairs.mono[idx], gen)-MEAN)/STD).contiguous(memory_format=torch.channels_last)
         with low(): h = tr(x).float()
@@ -150,15 +151,113 @@ def tune(clip, pairs, T, IN, w, b, p, V0, minutes=40, steps=900, bs=192, lr=4e-4
         c = torch.tensor([pairs.pick(j, rng) for j in ids])
         a = nce(F.normalize(vis.head(h), dim=-1), c, [pairs.all[j] for j in ids], T, names, tau, gen, extra=1500)
         kd = F.kl_div(F.log_softmax((h@w.T+b)/2, -1), F.log_softmax((t@w.T+b)/2, -1), log_target=True, reduction='batchmean')*4
-        j = torch.randint(len(w), (192,), generator=gen)
-        q = (P[j]+torch.randn(192, R.shape[0], generator=gen)@R*.7).clamp_min(0)
-        ps_loss = F.cross_entropy(F.normalize(vis.head(q), dim=-1)@IN.T/tau, j)
-        loss = a+lwf*kd+.25*ps_loss
+        loss = a+lwf*kd+.25*named(vis.head, IN, PR, gen, 192, tau)
         opt.zero_grad(); loss.backward()
         torch.nn.utils.clip_grad_norm_(vis.parameters(), 5.); opt.step()
-        e = min(ema, (i+1)/(i+10))
         with torch.no_grad():
-            for u, v in zip(best.parameters(), vis.parameters()): u.lerp_(v, 1-e)
-        if i % 20 == 0: log(f'tune {i:5} ({100*f:.0f}%): pairs {a.item():.3f}, lwf {kd.item():.3f}, pseudo {ps_loss.item():.3f}')
-        if save and time.time()-last > 60*every: last = time.time(); save(best, i)
-    vis.load_state_dict(best.state_dict()); vis.requires_grad_(True)
+            for u, v in zip(mean.parameters(), vis.parameters()): u.lerp_(v, 1-min(ema, (i+1)/(i+10)))
+        if i % 20 == 0: log(f'tune {i:5} ({100*f:.0f}%): pairs {a.item():.3f}, old classes {kd.item():.3f}')
+    vis.load_state_dict(mean.state_dict()); vis.requires_grad_(True)
+
+def retell(clip, pairs, p, Z, some, words, T0, weights=None, steps=380, bs=256, lr=4e-4, tau=.04, keep=1., seed=2):
+    "Stage C: tune the text tower on the image vectors `Z` of the pictures `some`, while `words` stay near the teacher's `T0`"
+    rng, gen, tk, t0 = random.Random(seed), torch.Generator().manual_seed(seed), Tokens(clip.context_length), time.time()
+    opt = torch.optim.AdamW(text_params(clip), lr=lr, betas=(.9, .98), weight_decay=.01, fused=True)
+    wt = torch.ones(len(words)) if weights is None else weights
+    say = lambda w: rng.choice(TEMPLATES[:4] if rng.random() < .6 else TEMPLATES).format(w)
+    for i in range(steps):
+        for g in opt.param_groups: g['lr'] = lr*min(1, (i+1)/40)*.5*(1+math.cos(math.pi*i/steps))+1e-6
+        k = torch.randint(len(some), (bs,), generator=gen); ids = some[k].tolist()
+        c = torch.tensor([pairs.pick(j, rng) for j in ids]); cols = c.unique()
+        j = torch.multinomial(wt, bs//2, generator=gen)
+        z = encode(clip, tk([say(pairs.words[o]) for o in cols.tolist()]+[say(words[o]) for o in j.tolist()]))
+        T = torch.zeros(len(pairs.words), z.shape[1]).index_copy(0, cols, z[:len(cols)])
+        a = nce(Z[k], c, [pairs.all[o] for o in ids], T, cols, tau, gen, extra=len(cols))
+        t = T0[j]; q = z[len(cols):]
+        d = .5*F.cross_entropy(q@t.T/.05, torch.arange(len(j)))+4*(1-(q*t).sum(-1).mean())
+        loss = a+keep*d
+        opt.zero_grad(); loss.backward(); opt.step()
+        if i % 50 == 0: log(f'retell {i:4}: pairs {a.item():.3f}, teacher {d.item():.3f}, {time.time()-t0:.0f} s')
+
+def mix(a, b, alpha):
+    "Weights between two state dicts: `a` + `alpha` (`b` - `a`)"
+    return {k: v.lerp(b[k], alpha) if v.is_floating_point() else v for k, v in a.items()}
+
+class Fake:
+    "A teacher that needs no download: a text is the sum of its words' random vectors"
+    def __init__(self, dim=64): self.dim = dim
+    def word(self, w): return torch.randn(self.dim, generator=torch.Generator().manual_seed(zlib.crc32(w.encode())))
+    def __call__(self, texts): return F.normalize(torch.stack([sum(map(self.word, o.split() or [''])) for o in texts]), dim=-1)
+
+def drawn(seed=0):
+    "A few shapes in a few colours, as one part for `Pairs`: (style, keys, pictures, hashes, sha1)"
+    from PIL import Image, ImageDraw
+    rng, ks, ims = random.Random(seed), [], []
+    for c in ('red', 'green', 'blue', 'orange'):
+        for s in ('ellipse', 'rectangle', 'line', 'arc'):
+            for _ in range(3):
+                im = Image.new('RGBA', (128, 128)); a = [rng.randint(8, 40), rng.randint(8, 40), rng.randint(80, 120), rng.randint(80, 120)]
+                kw = dict(fill=c, width=9) if s == 'line' else dict(start=0, end=250, fill=c, width=9) if s == 'arc' else dict(fill=c)
+                getattr(ImageDraw.Draw(im), s)(a, **kw); ks.append(f'{c} {s}'); ims.append(im)
+    sha = [hashlib.sha1(o.tobytes()).hexdigest() for o in ims]
+    return 'drawn', np.array(ks), np.stack([fit(o) for o in ims]), np.array([hashes(o) for o in ims]), np.array(sha)
+
+def prepare(work, cache, styles):
+    "Everything that needs the downloads: (teacher, pairs, shares, ImageNet weights, further nouns)"
+    es = emojis(work)
+    pairs = Pairs(((s, *read(s, work, cache)) for s in styles), lambda s, k: captions(s, k, work), task_hashes(work, cache))
+    p = torch.tensor([share(s, es.get(k)) for s, k, *_ in pairs.row])
+    return Teacher(work), pairs, p, weights(work), [o for o in wordnet(work) if len(o) <= 24]
+
+def smoke():
+    "The same for drawn shapes, with no download"
+    pairs = Pairs([drawn()], lambda s, k: ([k], k.split(), ['shape']))
+    return Fake(), pairs, torch.ones(len(pairs)), None, ['cat', 'dog', 'house', 'tree']
+
+def train(parts, out, cache=None, steps=(700, 300, 1300, 2000, 380), bs=(256, 384, 128, 256, 256), n=6000, alpha=.6):
+    "The whole recipe; `steps` and `bs` are those of text, head, image tower, text again, and text from pictures"
+    from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
+    teacher, pairs, p, ckpt, more = parts
+    log(len(pairs), 'pictures', len(pairs.words), 'words; too near to a task picture, dropped:', pairs.dropped)
+    m, IN = build().eval(), list(IMAGENET_CLASSNAMES)
+    tr = m.visual.trunk.to(memory_format=torch.channels_last)
+    gen = torch.Generator().manual_seed(3)
+    w, b = imagenet(ckpt, tr) if ckpt else (torch.randn(1000, 1280, generator=gen)*.03, torch.zeros(1000))
+
+    words = list(dict.fromkeys(IN+pairs.words+more)); known = len(dict.fromkeys(IN+pairs.words))
+    E = teacher(words); T0 = Space(E[:known], CFG['embed_dim'])(E)
+    wt = torch.ones(len(words)); wt[:known] = 4; wt[:len(IN)] = 8; wt *= torch.tensor([len(o) <= 24 for o in words])
+    with torch.no_grad(): m.token_embedding.weight.copy_(token_init(teacher, CFG['text_cfg']['width'], cache=cache and Path(cache)/'tokens.pt'))
+    log(f'bag of words: cosine {bag(m, words, T0):.3f}')
+    distil(m, words, T0, steps=steps[0], bs=bs[0], lr=7e-4, weights=wt, log=log)
+
+    told = lambda ws: torch.cat([encode(m, Tokens(m.context_length)([f'a photo of a {o}.' for o in ws[i:i+512]])) for i in range(0, len(ws), 512)])
+    with torch.no_grad(): T, TI = told(pairs.words), told(IN)
+    conse(m, w, b, TI)
+    some = torch.multinomial(p, min(n, len(pairs)), generator=gen)
+    PR = pseudo(views(tr, pairs, some[:2000], gen, plainly=True), w)
+    heads(m, pairs, p, T, TI, w, PR, n=n, steps=steps[1], bs=bs[1])
+    first = copy.deepcopy(m.visual.state_dict())
+    tune(m, pairs, p, T, TI, w, b, PR, steps=steps[2], bs=bs[2])
+    m.visual.load_state_dict(mix(first, m.visual.state_dict(), alpha))
+
+    distil(m, words, T0, steps=steps[3], bs=bs[3], lr=6e-4, weights=wt, seed=7, log=log)
+    px = CFG['vision_cfg']['image_size']
+    Z = F.normalize(torch.cat([views(m.visual, pairs, some, gen, plainly=o, size=px) for o in (False, True)]), dim=-1)
+    retell(m, pairs, p, Z, torch.cat([some, some]), words, T0, weights=wt, steps=steps[4], bs=bs[4])
+    with torch.no_grad(): m.logit_scale.fill_(math.log(1/.04))
+    save(m, out)
+    return m, pairs
+
+if __name__ == '__main__':
+    a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    a.add_argument('--work', default='build/minivlm'); a.add_argument('--out', default='craft_nb/assets/craft-mini')
+    a.add_argument('--without', default='streamline', help='training styles to leave out, for validation')
+    a.add_argument('--manifest', default=str(Path(__file__).parent/'manifest.csv.gz')); a.add_argument('--smoke', action='store_true')
+    a = a.parse_args(); t0 = time.time()
+    if a.smoke: m, pairs = train(smoke(), a.out, steps=(4, 10, 3, 3, 3), bs=(16,)*5, n=32)
+    else:
+        cache = Path(a.work)/'cache'
+        m, pairs = train(prepare(a.work, cache, [s for s in TRAIN if s not in a.without.split(',')]), a.out, cache)
+    pairs.manifest(Path(a.out)/'manifest.csv.gz' if a.smoke else a.manifest)
+    log(f'{a.out}: done in {(time.time()-t0)/60:.1f} minutes')
