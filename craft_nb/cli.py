@@ -103,11 +103,10 @@ def compare(names: list,         # built-in tasks, folders or CSVs
     from craft_nb.plots import report_figure
     settings = dict(preset='paper') | settings
     report = Report(out, dict(version=__version__, seed=seeds[0], seeds=list(seeds), shots=shots, model=list(model), **settings))
+    tasks = [fewshot(name, shots, seed) for name in names for seed in seeds]    # bad input ends here, before a query is paid
     print('  '.join([f'{"task":14}', 'seed'] + [f'{m:>12}' for m in methods] + ['queries', 'seconds']), flush=True)
-    for name in names:
-        for seed in seeds:
-            task = fewshot(name, shots, seed)
-            run_task(report, task, CLIPBlackBox(model, task.classnames, device=device), methods, progress, **settings)
+    for task in tasks:
+        run_task(report, task, CLIPBlackBox(model, task.classnames, device=device), methods, progress, **settings)
     report_figure(report.runs).savefig(report.out/'report.png', dpi=120)
     return report
 
@@ -160,7 +159,7 @@ def fit(task: str,             # built-in names with commas between ("craft-nb t
     settings = dict(preset=preset, **parse_switches(switches), **({'budget': budget} if budget else {}))
     report = compare(names, out, shots, list(range(seed, seed + seeds)), pick_methods(methods), (model, pretrained), device, not quiet, **settings)
     if seeds > 1: print_spread(report.runs)
-    print(f'report, figure and classifiers are in {out}; label new pictures with: craft-nb predict {out} FOLDER')
+    print(f'The report, the figure and the classifiers are in {out}; label new pictures with: craft-nb predict {out} FOLDER')
 
 # %% ../nbs/16_cli.ipynb #16-026
 def all16() -> list: # names
@@ -219,7 +218,7 @@ def demo(out: str='runs/demo',  # folder for report.json and report.png
     "Zero-shot, prompt only, refiner only and CraFT on three built-in tasks, 16 shots."
     Path(out, 'report.json').unlink(missing_ok=True)
     compare(['fashion', 'digits', 'emoji'], out, 16, [seed], list(METHODS), progress=not quiet, budget=budget)
-    print(f'test accuracy in percent; the report is {out}/report.json, the figure {out}/report.png')
+    print(f'Test accuracy in percent. The report is {out}/report.json, the figure {out}/report.png')
 
 # %% ../nbs/16_cli.ipynb #16-034
 COMMANDS = dict(fit=fit, predict=predict, tasks=tasks, demo=demo)

@@ -34,7 +34,7 @@ class Switches:
     init: str = 'a photo of a'   # the text whose embedding is p0
     dim: int = 512               # d0, width of the subspace
     std: float = 0.02            # standard deviation of A
-    sigma: float = 0.3           # σ(0); the paper gives none, chosen below
+    sigma: float = 3.            # σ(0); the paper gives none, chosen below
     bounds: tuple = None         # (lo, hi) of z
     centre: str = 'mean'         # the prompt of a generation: 'mean' p0 + A m, 'sample' (mean of a fresh population), 'best' ever
     early_stop: bool = False     # let pycma's tolerances end the run

@@ -20,8 +20,8 @@ def image_features(m, x, size=None):
 @torch.no_grad()
 def text_features(m, names, template='a photo of a {}.'): return encode(m, Tokens(m.context_length)([template.format(o) for o in names]))
 
-def sets(work, cache, styles=STYLES, fashion_n=None, split='t10k'):
-    "name -> (pictures (N, 3, 128, 128), class names, labels)"
+def sets(work, cache, styles=STYLES, fashion_n=None, split='t10k', px=128):
+    "name -> (pictures (N, 3, H, W), class names, labels); the stamps, which are large, are reduced to `px` at once"
     res, es = {}, emojis(work)
     for s in styles:
         ks, x, _, _ = read(s, work, cache)
@@ -29,7 +29,7 @@ def sets(work, cache, styles=STYLES, fashion_n=None, split='t10k'):
             i = [j for j, k in enumerate(ks) if es[k]['group'] == g]
             if i: res[f'{s}/{g}'] = plain(torch.tensor(x[i])), [es[ks[j]]['name'] for j in i], torch.arange(len(i))
     st = list(stamps(work)); cs = [clean(o[1]) for o in st]; names = sorted(set(cs))
-    res['stamps'] = plain(torch.tensor(np.stack([fit(o[2]) for o in st]))), names, torch.tensor([names.index(o) for o in cs])
+    res['stamps'] = plain(torch.tensor(np.stack([fit(o[2], px) for o in st]))), names, torch.tensor([names.index(o) for o in cs])
     x, y = fashion(work, split)
     x, y = torch.tensor(x[:fashion_n].copy()), torch.tensor(y[:fashion_n].copy()).long()
     x = F.interpolate(x[:, None].float()/255, size=(128, 128), mode='bicubic').clamp(0, 1).expand(-1, 3, -1, -1)
@@ -63,6 +63,7 @@ if __name__ == '__main__':
     p.add_argument('--work', default='build/minivlm'); p.add_argument('--model', default='craft_nb/assets/craft-mini'); p.add_argument('--out')
     a = p.parse_args()
     m = load(a.model)[0]
-    res = dict(evaluate(m, sets(a.work, Path(a.work)/'cache'), m.visual.image_size[0]), **speed(m), threads=torch.get_num_threads())
+    px = m.visual.image_size[0]
+    res = dict(size=px, **evaluate(m, sets(a.work, Path(a.work)/'cache', px=px), px), **speed(m), threads=torch.get_num_threads())
     print(s := json.dumps(res, indent=1))
     if a.out: Path(a.out).write_text(s+'\n')

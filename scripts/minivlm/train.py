@@ -57,7 +57,7 @@ def task_hashes(work, cache, fashion_n=10000):
     if not f.exists():
         st = [hashes(o[2]) for o in stamps(work)]
         fm = [hashes(Image.fromarray(o)) for o in fashion(work)[0][:fashion_n]]
-        np.save(f, np.concatenate([*[read(s, work, cache)[2] for s in TASK if s != 'openclipart' or (Path(cache)/f'{s}.npz').exists()], np.array(st), np.array(fm)]))
+        np.save(f, np.concatenate([*[read(s, work, cache)[2] for s in TASK], np.array(st), np.array(fm)]))
     return np.load(f)
 
 def conse(clip, w, b, IN, a=1., t=3.):
@@ -86,12 +86,12 @@ def pseudo(feats, w, k=2.):
     ev, U = torch.linalg.eigh(S)
     return mu+k*d, (U*ev.clamp_min(0).sqrt()).T
 
-def heads(clip, pairs, p, T, IN, w, PR, n=6000, steps=300, bs=384, lr=1e-3, tau=.04, seed=0):
+def heads(clip, pairs, p, T, IN, w, PR, n=6000, steps=300, bs=384, lr=1e-3, tau=.04, px=128, seed=0):
     "Stage A: train the head on frozen features of `n` augmented pictures, against the fixed text vectors `T` of `pairs.words`"
     rng, gen = random.Random(seed), torch.Generator().manual_seed(seed)
     head = clip.visual.head; opt = torch.optim.AdamW(head.parameters(), lr=lr, weight_decay=.05)
     some = torch.multinomial(p, min(n, len(pairs)), generator=gen)
-    V = views(clip.visual.trunk, pairs, some, gen)
+    V = views(clip.visual.trunk, pairs, some, gen, size=px)
     names = torch.tensor(sorted({o[0] for o in pairs.own}))
     for i in range(steps):
         for g in opt.param_groups: g['lr'] = lr*min(1, (i+1)/50)*.5*(1+math.cos(math.pi*i/steps))
@@ -214,37 +214,70 @@ def smoke():
     pairs = Pairs([drawn()], lambda s, k: ([k], k.split(), ['shape']))
     return Fake(), pairs, torch.ones(len(pairs)), None, ['cat', 'dog', 'house', 'tree']
 
-def train(parts, out, cache=None, steps=(700, 300, 1300, 2000, 380), bs=(256, 384, 128, 256, 256), n=6000, alpha=.6):
-    "The whole recipe; `steps` and `bs` are those of text, head, image tower, text again, and text from pictures"
+def start(m, words, T0, teacher, cache):
+    "Token embeddings from the teacher, and a tower that is a bag of words"
+    with torch.no_grad(): m.token_embedding.weight.copy_(token_init(teacher, CFG['text_cfg']['width'], cache=cache and Path(cache)/'tokens.pt'))
+    log(f'bag of words: cosine {bag(m, words, T0):.3f}')
+
+@torch.no_grad()
+def told(m, words, bs=512):
+    "Text vectors of `words` in the default prompt, (N, d)"
+    tk = Tokens(m.context_length)
+    return torch.cat([encode(m, tk([f'a photo of a {o}.' for o in words[i:i+bs]])) for i in range(0, len(words), bs)])
+
+STEPS = dict(text=700, head=300, image=1350, again=2300, retell=380, refit=400)
+
+def train(
+    parts,            # What `prepare` or `smoke` gives
+    out,              # Folder for the model
+    cache=None,       # Folder for what may be kept between runs
+    steps=STEPS,      # Of each stage
+    bs=(256, 384, 128), # Batch sizes: texts, features, pictures
+    n=6000,           # Pictures whose features are kept for the head
+    alpha=(.7, .5),   # How far from the untuned tower: as the text tower sees it, and in the end
+    beta=.7,          # How far the text tower follows the pictures
+    gamma=.5,         # How far the head follows its last fit
+):                    # (model, pairs)
+    "The whole recipe, stage by stage"
     from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
     teacher, pairs, p, ckpt, more = parts
     log(len(pairs), 'pictures', len(pairs.words), 'words; too near to a task picture, dropped:', pairs.dropped)
-    m, IN = build().eval(), list(IMAGENET_CLASSNAMES)
+    m, IN, px = build().eval(), list(IMAGENET_CLASSNAMES), CFG['vision_cfg']['image_size']
     tr = m.visual.trunk.to(memory_format=torch.channels_last)
     gen = torch.Generator().manual_seed(3)
     w, b = imagenet(ckpt, tr) if ckpt else (torch.randn(1000, 1280, generator=gen)*.03, torch.zeros(1000))
 
+    # the text tower learns from the teacher
     words = list(dict.fromkeys(IN+pairs.words+more)); known = len(dict.fromkeys(IN+pairs.words))
     E = teacher(words); T0 = Space(E[:known], CFG['embed_dim'])(E)
-    wt = torch.ones(len(words)); wt[:known] = 4; wt[:len(IN)] = 8; wt *= torch.tensor([len(o) <= 24 for o in words])
-    with torch.no_grad(): m.token_embedding.weight.copy_(token_init(teacher, CFG['text_cfg']['width'], cache=cache and Path(cache)/'tokens.pt'))
-    log(f'bag of words: cosine {bag(m, words, T0):.3f}')
-    distil(m, words, T0, steps=steps[0], bs=bs[0], lr=7e-4, weights=wt, log=log)
+    wt = torch.ones(len(words)); wt[:known] = 4; wt[:len(set(IN))] = 8; wt *= torch.tensor([len(o) <= 24 for o in words])
+    start(m, words, T0, teacher, cache)
+    distil(m, words, T0, steps=steps['text'], bs=bs[0], lr=7e-4, weights=wt, log=log)
 
-    told = lambda ws: torch.cat([encode(m, Tokens(m.context_length)([f'a photo of a {o}.' for o in ws[i:i+512]])) for i in range(0, len(ws), 512)])
-    with torch.no_grad(): T, TI = told(pairs.words), told(IN)
+    # the head, from ConSE, on frozen features; then the image tower
+    T, TI = told(m, pairs.words), told(m, IN)
     conse(m, w, b, TI)
     some = torch.multinomial(p, min(n, len(pairs)), generator=gen)
     PR = pseudo(views(tr, pairs, some[:2000], gen, plainly=True), w)
-    heads(m, pairs, p, T, TI, w, PR, n=n, steps=steps[1], bs=bs[1])
+    heads(m, pairs, p, T, TI, w, PR, n=n, steps=steps['head'], bs=bs[1])
     first = copy.deepcopy(m.visual.state_dict())
-    tune(m, pairs, p, T, TI, w, b, PR, steps=steps[2], bs=bs[2])
-    m.visual.load_state_dict(mix(first, m.visual.state_dict(), alpha))
+    tune(m, pairs, p, T, TI, w, b, PR, steps=steps['image'], bs=bs[2])
+    tuned = copy.deepcopy(m.visual.state_dict())
 
-    distil(m, words, T0, steps=steps[3], bs=bs[3], lr=6e-4, weights=wt, seed=7, log=log)
-    px = CFG['vision_cfg']['image_size']
+    # the text tower again: more of the teacher, then from the pictures
+    m.visual.load_state_dict(mix(first, tuned, alpha[0]))
+    distil(m, words, T0, steps=steps['again'], bs=bs[0], lr=6e-4, weights=wt, seed=7, log=log)
     Z = F.normalize(torch.cat([views(m.visual, pairs, some, gen, plainly=o, size=px) for o in (False, True)]), dim=-1)
-    retell(m, pairs, p, Z, torch.cat([some, some]), words, T0, weights=wt, steps=steps[4], bs=bs[4])
+    told_by = copy.deepcopy(m.state_dict())
+    retell(m, pairs, p, Z, torch.cat([some, some]), words, T0, weights=wt, steps=steps['retell'], bs=bs[0])
+    m.load_state_dict(mix(told_by, m.state_dict(), beta))
+
+    # halfway back to the ImageNet tower, and a head that fits it
+    m.visual.load_state_dict(mix(first, tuned, alpha[1]))
+    T, TI, before = told(m, pairs.words), told(m, IN), copy.deepcopy(m.visual.head.state_dict())
+    PR = pseudo(views(tr, pairs, some[:2000], gen, plainly=True, size=px), w)
+    heads(m, pairs, p, T, TI, w, PR, n=n*4//3, steps=steps['refit'], bs=bs[1], lr=5e-4, px=px, seed=9)
+    m.visual.head.load_state_dict(mix(before, m.visual.head.state_dict(), gamma))
     with torch.no_grad(): m.logit_scale.fill_(math.log(1/.04))
     save(m, out)
     return m, pairs
@@ -255,7 +288,7 @@ if __name__ == '__main__':
     a.add_argument('--without', default='streamline', help='training styles to leave out, for validation')
     a.add_argument('--manifest', default=str(Path(__file__).parent/'manifest.csv.gz')); a.add_argument('--smoke', action='store_true')
     a = a.parse_args(); t0 = time.time()
-    if a.smoke: m, pairs = train(smoke(), a.out, steps=(4, 10, 3, 3, 3), bs=(16,)*5, n=32)
+    if a.smoke: m, pairs = train(smoke(), a.out, steps=dict.fromkeys(STEPS, 3), bs=(16,)*3, n=32)
     else:
         cache = Path(a.work)/'cache'
         m, pairs = train(prepare(a.work, cache, [s for s in TRAIN if s not in a.without.split(',')]), a.out, cache)
