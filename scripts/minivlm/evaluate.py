@@ -49,7 +49,7 @@ def evaluate(m, data, size=None):
 
 def speed(m, n_prompts=40, n_classes=10, n_tokens=10):
     "Milliseconds: one image in a batch of 32; a query of 40 prompts x 10 classes through the plain text tower (single precision)"
-    def best(f, k=5):
+    def best(f, k=15):
         ts = []
         with torch.no_grad():
             for _ in range(k): t = time.time(); f(); ts.append(time.time()-t)

@@ -3,6 +3,7 @@
     python scripts/minivlm/overlap.py                          # the committed manifest against the shipped task pictures
     python scripts/minivlm/overlap.py --work build/minivlm     # ... and against every picture of the task styles, stamps and Fashion-MNIST"""
 import argparse, csv, gzip, io, sys
+from functools import lru_cache
 from pathlib import Path
 from zipfile import ZipFile
 import numpy as np
@@ -18,6 +19,7 @@ def manifest(f=HERE/'manifest.csv.gz'):
     rows = list(csv.DictReader(io.StringIO(gzip.open(f).read().decode())))
     return rows, np.array([[int(o['phash'], 16), int(o['dhash'], 16)] for o in rows], np.uint64)
 
+@lru_cache(2)
 def shipped(assets):
     "Names and hashes of the pictures in the package"
     with ZipFile(Path(assets)/'pictures.zip') as z:

@@ -3,7 +3,7 @@ import hashlib, re
 from pathlib import Path
 import numpy as np
 from PIL import Image
-from fetch import ICONS, TASK, TRAIN, emojis, fashion, pictures, stamps
+from fetch import ICONS, TASK, TRAIN, emojis, pictures
 
 SIDE = 128  # pixels
 SUBGROUP = {  # words for Unicode's subgroups, so that a picture also answers to its kind
@@ -70,7 +70,7 @@ def read(style, work, cache):
     f = Path(cache)/f'{style}.npz'
     if not f.exists():
         f.parent.mkdir(parents=True, exist_ok=True); ks, xs, hs, ss = [], [], [], []
-        for i, (k, im) in enumerate(pictures(style, work)):
+        for k, im in pictures(style, work):
             if style == 'ph' and re.search('-(light|thin)$', k): continue
             if style in ICONS and not icon_words(style, k): continue
             x = fit(im)
