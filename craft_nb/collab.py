@@ -168,13 +168,13 @@ def fit(self: CraFT, pictures, # N pictures, as the box takes them
     s = self.switches_ = self._resolve(y)
     self.classes_, start, cost = np.arange(len(self.box.classnames)), ledger.queries, s.popsize + s.learn_refiner
     if (allowed := min(s.budget, ledger.left)) < cost: raise BudgetExceeded(f'a generation costs {cost} queries, {allowed} are allowed')
-    with ledger.limit(s.budget), tqdm(total=allowed, unit='query', disable=not self.progress) as bar:
+    with ledger.limit(s.budget), tqdm(total=int(allowed) // cost, unit='gen', disable=not self.progress) as bar:
         self._start(pictures, y)
-        for _ in range(int(allowed) // cost):                          # line 3
+        for _ in range(bar.total):                                     # line 3
             row = dict(fitness=self._search()) if s.learn_prompt else {}
             if s.learn_refiner: row['loss'] = self._refine()
             self.history_.append(dict(queries=ledger.queries - start, sigma=self._es.sigma, **row))
-            bar.update(ledger.queries - start - bar.n); bar.set_postfix({k: f'{v:.3f}' for k, v in row.items()})
+            bar.update(); bar.set_postfix(queries=self.history_[-1]['queries'], **{k: f'{v:.3f}' for k, v in row.items()})
             if callback: callback(self)
             if s.early_stop and self._es.stop(): break
     for images in (self._images, *self._views.values()): self.box.forget(images)

@@ -41,6 +41,8 @@ def test_clean(path):
     assert not any(c['execution_count'] for c in code) and not any(o.get('execution_count') for o in outs)
     assert outs, 'committed without outputs: run it, then save'
     assert not [o['ename'] for o in outs if o['output_type'] == 'error']
+    bare = [o for o in outs if '<Figure' in ''.join(o.get('data', {}).get('text/plain', '')) and 'image/png' not in o['data']]
+    assert not bare, 'a figure was named, not drawn: import matplotlib.pyplot in the notebook'
     text = [''.join(o.get('text', '')) + ''.join(o.get('data', {}).get('text/plain', '')) for o in outs]
     assert not [t for t in text if machine.search(t)], 'an output names a path of the machine it ran on'
     assert not [t for o, t in zip(outs, text) if o.get('name') == 'stderr' and 'Warning' in t]
