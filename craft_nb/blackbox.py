@@ -66,6 +66,7 @@ class BlackBox:
     def __init__(self, classnames: list, # K class names
                  budget: int|None=None): # queries the owner allows in all; None: no cap
         self.classnames, self.ledger, self._store = list(classnames), Ledger(budget), {}
+        if isinstance(classnames, str): raise ValueError(f'classnames is the text {classnames!r}: give a list of names; weights go with the model, as in ("RN50", "openai")')
         if not self.classnames: raise ValueError('classnames is empty: give the names of the classes to tell apart')
 
     def __deepcopy__(self, memo): return self # an account, not data: a copied estimator pays from the same ledger

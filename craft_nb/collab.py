@@ -44,8 +44,7 @@ class Switches:
     optimizer: str = 'AdamW'     # or 'Adam'
     lr: float = 1e-3             # of the refiner
     batch_size: int = 256        # of the refiner
-    lam_i: float = None          # λ_I; None: 0.1/K
-    lam_o: float = None          # λ_O; None: 0.1/K
+    lam_i: float = None; lam_o: float = None  # λ_I, λ_O; None: 0.1/K
     drop_lam_o: int = 0          # λ_O becomes 0 after budget/drop_lam_o queries; 0: never
     reverse_kl: bool = False     # both KL terms the other way round
     views: int = 0               # augmented copies of the training pictures for the refiner, in turn; 0: the pictures
