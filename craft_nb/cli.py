@@ -73,16 +73,15 @@ def run_task(report: Report,    # where the rows go, and what is done already
              progress: bool,    # show a bar for each fit
              **settings):       # of `CraFT`
     "Run what is missing of a task, print its line, and keep the fitted CraFT."
-    key = (Path(task.name).stem, task.seed)
-    task.name, test = key[0], None
+    task.name, test = Path(task.name).stem, None
     for m in methods:
-        if report.find(key[0], m, key[1]): continue
+        if report.find(task.name, m, task.seed): continue
         test = test or box.upload(task.test[0])
         row, clf = run_method(box, task, m, test, progress, **settings)
         report.add(row)
-        if m == 'craft': clf.save(report.out/f'{key[0]}-seed{key[1]}')
-    rows = [report.find(key[0], m, key[1])[0] for m in methods]
-    print('  '.join([f'{key[0]:14}', f'{key[1]:4}'] + [f'{r["accuracy"]:12.1f}' for r in rows] +
+        if m == 'craft': clf.save(report.out/f'{task.name}-seed{task.seed}')
+    rows = [report.find(task.name, m, task.seed)[0] for m in methods]
+    print('  '.join([f'{task.name:14}', f'{task.seed:4}'] + [f'{r["accuracy"]:12.1f}' for r in rows] +
                     [f'{max(r["queries"] for r in rows):7}', f'{sum(r["seconds"] for r in rows):7.1f}']), flush=True)
 
 # %% ../nbs/16_cli.ipynb #16-016

@@ -210,9 +210,9 @@ def score(self: CraFT, pictures, labels) -> float: # 0 to 1
 @patch
 def zero_shot(self: CraFT):
     "Use p0 as it is, without a fit; costs no query."
-    s = self.switches_ = self._resolve(torch.zeros(1).long())
+    self.switches_ = replace(self._resolve(torch.zeros(1).long()), learn_refiner=False)
     self.classes_, self.history_ = np.arange(len(self.box.classnames)), []
-    self.prompt_, self.refiner_, self.switches_ = self.box.embed(s.init), None, replace(s, learn_refiner=False)
+    self.prompt_, self.refiner_ = self.box.embed(self.switches_.init), None
     return self
 
 # %% ../nbs/07_collab.ipynb #07-034
