@@ -225,6 +225,7 @@ TASKS = {
     'emoji': 'fourteen kinds of thing, emoji of seven styles', 'clipart': 'the same kinds, Open Clip Art',
     'animal_kinds': 'emoji: kinds of animal and plant', 'food_kinds': 'emoji: kinds of food and drink',
     'travel_kinds': 'emoji: kinds of place and vehicle', 'object_kinds': 'emoji: kinds of object',
+    **{f'{o}_unseen': f'{o}, tested on emoji of which the pool has no drawing' for o in ('emoji', 'animal_kinds', 'food_kinds', 'travel_kinds', 'object_kinds')},
     'animals': 'fine-grained: one class an emoji', 'food': 'fine-grained: one class an emoji',
     'travel': 'fine-grained: one class an emoji', 'objects': 'fine-grained: one class an emoji',
     'shift_v2': 'train on noto, test on older drawings', 'shift_sketch': 'train on noto, test on line drawings',

@@ -41,7 +41,7 @@ def test_disjoint_bytes(name, digests):
     pool, test = parts(name, lambda r: r.source.tobytes() if isinstance(r.source, np.ndarray) else digests[r.source[1]])
     assert pool and test and not pool & test
 
-@pytest.mark.parametrize('name', [o for o in SHIPPED if o not in [*FINE, 'fashion', 'digits']])
+@pytest.mark.parametrize('name', [o for o in SHIPPED if o == 'clipart' or o.startswith('shift') or o.endswith('_unseen')])
 def test_disjoint_drawings(name):
     "By code point for emoji, by file for clip art"
     pool, test = parts(name, lambda r: r.source[1].split('/')[1])
@@ -52,6 +52,14 @@ def test_shift_styles():
                              shift_r='fluent-3d fluent-flat').items():
         pool, test = parts(name, lambda r: r.source[1].split('/')[0])
         assert pool == {'noto'} and test == set(styles.split())
+
+@pytest.mark.parametrize('name', [o for o in SHIPPED if o.endswith('_unseen')])
+def test_two_forms(name):
+    "The same classes; in the one most test emoji have a drawing in the pool"
+    seen = name.removesuffix('_unseen')
+    assert fewshot(name, 1).classnames == fewshot(seen, 1).classnames
+    pool, test = parts(seen, lambda r: r.source[1].split('/')[1])
+    assert len(pool & test) > len(test)/2
 
 def test_same_kinds(table):
     kinds = fewshot('emoji', 1).classnames

@@ -16,6 +16,7 @@ import fetch
 
 PX, SHOTS = 96, 16
 SAME, NEAR = 20, 44  # differing bits of two `dhash`: one drawing twice; a drawing and its variant
+UNSEEN = '_unseen'   # tasks whose test shows things that the pool does not
 OLD, NEW = ['noto-v1', 'emojione'], ['fluent-3d', 'fluent-flat']  # colour styles of 2014-2017 and of 2021
 MONO = ['fluent-hc', 'emojione-mono']
 STYLES = ['noto'] + OLD + NEW + MONO
@@ -164,24 +165,24 @@ class Album:
         if path not in self.hashes: self.hashes[path] = dhash(Image.open(io.BytesIO(self.bytes[path])))
         return self.hashes[path]
 
-    def apart(self, rows):
-        "Without the test pictures that are all but equal to a pool picture of their class"
+    def apart(self, rows, near):
+        "Without the test pictures within `near` bits of a pool picture of their class"
         pool = {}
         for r in rows:
             if r[2] == 'train': pool.setdefault(r[1], []).append(self.hash(r[0]))
-        return [r for r in rows if r[2] == 'train' or all((self.hash(r[0]) ^ h).sum() > SAME for h in pool[r[1]])]
+        return [r for r in rows if r[2] == 'train' or all((self.hash(r[0]) ^ h).sum() > near for h in pool[r[1]])]
 
-    def task(self, name, rows, apart=True):
-        "`rows`: (path, label, split, style, source), class by class, pool before test"
+    def task(self, name, rows, near=SAME):
+        "`rows`: (path, label, split, style, source), class by class, pool before test; `near`: bits, None keeps every test picture"
         n = len(rows)
-        if apart: rows = self.apart(rows)
+        if near is not None: rows = self.apart(rows, near)
         self.tables[name] = rows
-        near = f'{n-len(rows)} test pictures too near to the pool'
+        lost = f'{n-len(rows)} test pictures too near to the pool'
         pool = {}
         for r in rows:
             if r[2] == 'train': pool[r[1]] = pool.get(r[1], 0) + 1
         n = sum(r[2] == 'test' for r in rows)
-        print(f'{name:14} {len(set(r[1] for r in rows)):4} classes  pool {len(rows)-n:5} (least {min(pool.values()):3})  test {n:5}; dropped {near}')
+        print(f'{name:19} {len(set(r[1] for r in rows)):4} classes  pool {len(rows)-n:5} (least {min(pool.values()):3})  test {n:5}; dropped {lost}')
 
     def save(self, out):
         "Write the tables, and the zip of the pictures they name"
@@ -218,22 +219,26 @@ def kind_members(es, have):
     return res
 
 def emoji_tasks(album, es, have):
-    "The `emoji` task, the four of Unicode's subgroups, the four of single emoji, and three of the shift tasks"
+    "The `emoji` task and the four of Unicode's subgroups, each in two forms, and the four of single emoji"
     row = lambda k, s, label, split: (f'{s}/{k}.webp', label, split, s, es[k]['name'])
-    pics = lambda ks, styles: [[(k, s) for s in have[k] if s in styles] for k in ks]
     kinds = kind_members(es, have)
 
-    def add(name, classes, styles, **kw):
+    def add(name, classes, part, near=SAME, **kw):
         rows = []
         for c, ks in classes.items():
-            pool, test = divide(pics(ks, styles), (name, c), **kw)
+            pool, test = divide(part([[(k, s) for s in have[k]] for k in ks]), (name.removesuffix(UNSEEN), c), **kw)
             rows += [row(*o, c, 'train') for o in pool] + [row(*o, c, 'test') for o in test]
-        album.task(name, rows)
+        album.task(name, rows, near)
 
-    add('emoji', kinds, STYLES, n=40, cap=60)
+    def both(name, classes, **kw):
+        "Pool and test from one distribution, picture by picture; and with no emoji on both sides"
+        add(name, classes, lambda emoji: [[o] for e in emoji for o in e], NEAR, **kw)
+        add(name + UNSEEN, classes, lambda emoji: emoji, **kw)
+
+    both('emoji', kinds, n=40, cap=60)
     for name, subs in GROUPS.items():
-        classes = {c: [k for k, o in es.items() if k in have and o['subgroup'] == s and o['name'] not in NOT] for c, s in subs.items()}
-        add(name, classes, STYLES, n=SHOTS, share=.2, cap=150)
+        both(name, {c: [k for k, o in es.items() if k in have and o['subgroup'] == s and o['name'] not in NOT] for c, s in subs.items()},
+             n=SHOTS, share=.2, cap=150)
     for name, g in FINE.items():
         add_fine(album, name, [k for k, o in es.items() if o['group'] == g and len(have.get(k, [])) > 2], es, have, row)
     return kinds, row
@@ -306,7 +311,7 @@ def fashion_task(album, work, pool=64, test=200):
                 path = f'fashion/{split}-{i}.png'
                 album.bytes[path] = png(x[i])
                 rows.append((path, name, split, 'photo', f'{split}[{i}]'))
-    album.task('fashion', rows, apart=False)
+    album.task('fashion', rows, near=None)
 
 
 def build(work, out):
