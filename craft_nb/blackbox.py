@@ -60,7 +60,7 @@ class ImageSet:
 # %% ../nbs/01_blackbox.ipynb #01-021
 class BlackBox:
     "A vision-language model seen from outside: prompts and pictures in, logits out, each query in the ledger."
-    max_bytes = 2**28 # largest piece of an answer that `query_chunks` hands out, in bytes
+    max_bytes = 2**26 # largest piece of an answer that `query_chunks` hands out, in bytes
     spec = {}         # what a user needs to open the same box again
 
     def __init__(self, classnames: list, # K class names

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'COMMANDS', 'run_method', 'summary', 'Report', 'run_task', 'compare', 'print_spread', 'tasks',
-           'parse_switches', 'fit', 'all16', 'pick_methods', 'find_classifier', 'predict', 'write_rows', 'demo', 'main',
-           'usage']
+           'parse_switches', 'fit', 'all16', 'pick_methods', 'find_classifier', 'predict', 'write_rows', 'demo',
+           'bench', 'main', 'usage']
 
 # %% ../nbs/16_cli.ipynb #16-003
 import csv, json, sys, time
@@ -92,6 +92,7 @@ def compare(names: list,         # built-in tasks, folders or CSVs
             methods: list=tuple(METHODS), # what to run
             model: tuple=('craft-mini', None), # name and pretrained, as `CLIPBlackBox` takes them
             device: str='cpu',   # where the model lives
+            precision: str='fp32', # of the text tower
             progress: bool=True, # show a bar for each fit
             **settings           # of `CraFT`: preset and switches
            ) -> Report:
@@ -101,11 +102,11 @@ def compare(names: list,         # built-in tasks, folders or CSVs
     from craft_nb.data import fewshot
     from craft_nb.plots import report_figure
     settings = dict(preset='paper') | settings
-    report = Report(out, dict(version=__version__, seed=seeds[0], seeds=list(seeds), shots=shots, model=list(model), **settings))
+    report = Report(out, dict(version=__version__, seed=seeds[0], seeds=list(seeds), shots=shots, model=list(model), precision=precision, **settings))
     tasks = [fewshot(name, shots, seed) for name in names for seed in seeds]    # bad input ends here, before a query is paid
     print('  '.join([f'{"task":14}', 'seed'] + [f'{m:>12}' for m in methods] + ['queries', 'seconds']), flush=True)
     for task in tasks:
-        run_task(report, task, CLIPBlackBox(model, task.classnames, device=device), methods, progress, **settings)
+        run_task(report, task, CLIPBlackBox(model, task.classnames, device=device, precision=precision), methods, progress, **settings)
     report_figure(report.runs).savefig(report.out/'report.png', dpi=120)
     return report
 
@@ -151,12 +152,13 @@ def fit(task: str,             # built-in names with commas between ("craft-nb t
         model: str='craft-mini', # an open_clip name, a folder, or a checkpoint file
         pretrained: str=None,  # for an open_clip name: its weights, e.g. openai
         device: str='cpu',     # or cuda
+        precision: str='fp32', # of the text tower; bf16 is faster where the hardware has it
         out: str='runs/fit',   # folder for report.json, report.png and the classifiers; run again, it goes on where it stopped
         quiet: store_true=False): # no progress bars
     "Tune a black box on a few pictures of each class."
     names = all16() if task == 'all16' else task.split(',')
     settings = dict(preset=preset, **parse_switches(switches), **({'budget': budget} if budget else {}))
-    report = compare(names, out, shots, list(range(seed, seed + seeds)), pick_methods(methods), (model, pretrained), device, not quiet, **settings)
+    report = compare(names, out, shots, list(range(seed, seed + seeds)), pick_methods(methods), (model, pretrained), device, precision, not quiet, **settings)
     if seeds > 1: print_spread(report.runs)
     print(f'The report, the figure and the classifiers are in {out}; label new pictures with: craft-nb predict {out} FOLDER')
 
@@ -220,7 +222,20 @@ def demo(out: str='runs/demo',  # folder for report.json and report.png
     print(f'Test accuracy in percent. The report is {out}/report.json, the figure {out}/report.png')
 
 # %% ../nbs/16_cli.ipynb #16-034
-COMMANDS = dict(fit=fit, predict=predict, tasks=tasks, demo=demo)
+def bench(what: str,             # speed: the text tower and a whole run, against the straightforward way and the roofline
+          model: str='RN50',     # an open_clip name, with random weights; or craft-mini
+          classes: int=100,      # of ImageNet's class names, 1000 at most
+          shots: int=16,         # pictures a class
+          device: str='cpu',     # or cuda
+          out: str='runs/speed'): # folder for speed.json and speed.png
+    "Measure: minutes for RN50 with 100 classes on two cores."
+    from craft_nb.experiments import bench_speed
+    if what != 'speed': raise ValueError(f'no bench {what!r}: expected speed')
+    bench_speed(out, model=model, classes=classes, shots=shots, device=device)
+    print(f'Written to {out}/speed.json and {out}/speed.png')
+
+# %% ../nbs/16_cli.ipynb #16-036
+COMMANDS = dict(fit=fit, predict=predict, tasks=tasks, demo=demo, bench=bench)
 
 def main(argv: list=None): # words after `craft-nb`; default: the shell's
     "The `craft-nb` command."

@@ -34,7 +34,7 @@ class Switches:
     init: str = 'a photo of a'   # the text whose embedding is p0
     dim: int = 512               # d0, width of the subspace
     std: float = 0.02            # standard deviation of A
-    sigma: float = 3.            # σ(0); the paper gives none, chosen below
+    sigma: float = 0.1           # σ(0); the paper gives none, chosen below
     bounds: tuple = None         # (lo, hi) of z
     centre: str = 'mean'         # the prompt of a generation: 'mean' p0 + A m, 'sample' (mean of a fresh population), 'best' ever
     early_stop: bool = False     # let pycma's tolerances end the run
@@ -125,6 +125,7 @@ def _search(self: CraFT):
     prompts = self._space(self._es.ask())
     fitness = torch.cat([prompt_loss(Y, refine(Y), self._y, s.lam_i, s.reverse_kl)
                          for Y in self.box.query_chunks(prompts, self._images)])
+    fitness = fitness.cpu()                      # P numbers: all that leaves the device in a generation
     self._es.tell(fitness)
     self.prompt_ = self._space(self._centre())
     return fitness.min().item()
@@ -189,7 +190,7 @@ def decision_function(self: CraFT, pictures # N pictures, or an `ImageSet` of th
     images = pictures if isinstance(pictures, ImageSet) else self.box.upload(pictures)
     Y = self.box.query(self.prompt_[None], images)[0]
     if images is not pictures: self.box.forget(images)
-    return self.refiner_(Y) if self.refiner_ else Y
+    return self.refiner_.to(Y.device)(Y) if self.refiner_ else Y
 
 @patch
 def predict_proba(self: CraFT, pictures) -> np.ndarray: # (N, K)

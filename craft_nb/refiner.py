@@ -81,5 +81,5 @@ def epoch(self:Refiner,
         Yb, yb = Y.detach()[b], y[b]
         l = loss(self(Yb), Yb, yb)
         opt.zero_grad(); l.backward(); opt.step()
-        tot += l.item()*len(b)
-    return tot/len(Y)
+        tot += l.detach()*len(b)
+    return float(tot)/len(Y)
