@@ -66,6 +66,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'craft_nb.clip.pack': ('clip.html#pack', 'craft_nb/clip.py'),
                                'craft_nb.clip.pack_v1': ('clip.html#pack_v1', 'craft_nb/clip.py'),
                                'craft_nb.clip.packed_features': ('clip.html#packed_features', 'craft_nb/clip.py'),
+                               'craft_nb.clip.sentences': ('clip.html#sentences', 'craft_nb/clip.py'),
                                'craft_nb.clip.tower_growth': ('clip.html#tower_growth', 'craft_nb/clip.py'),
                                'craft_nb.clip.tower_stages': ('clip.html#tower_stages', 'craft_nb/clip.py')},
             'craft_nb.cmaes': { 'craft_nb.cmaes.CMAES': ('cmaes.html#cmaes', 'craft_nb/cmaes.py'),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'load_clip', 'check_tower', 'pack', 'TextTower', 'attend', 'CLIPBlackBox', 'clock', 'matmul_rate',
-           'operations', 'tower_stages', 'tower_growth']
+           'operations', 'sentences', 'tower_stages', 'tower_growth']
 
 # %% ../nbs/02_clip.ipynb #02-003
 import time
@@ -258,13 +258,17 @@ def operations(tower: TextTower, n: int=4) -> int: # prompt tokens -> operations
     return 24*d*d*layers*(S + n + 1) - 6*d*d*S - 18*d*d*(S + n + 1 - K)
 
 # %% ../nbs/02_clip.ipynb #02-064
+def sentences(box       # a `CLIPBlackBox`
+             ) -> Tensor: # (K, T) ids of "a photo of a NAME."
+    "The class names in whole sentences, as the plain forms of the tower take them."
+    return box._tokenizer([f'a photo of a {c}.' for c in box.classnames]).to(box._tokens.device)
+
 def tower_stages(box,      # a `CLIPBlackBox`
                  P: int=4  # candidates that go through together
                 ) -> dict: # stage -> milliseconds a candidate; bf16 is None where the machine has none
     "Time the text tower, from the straightforward form to the exported one."
     text, short, p0 = box._text, box._tokens, box.embed('a photo of a')
-    full = box._tokenizer([f'a photo of a {c}.' for c in box.classnames]).to(short.device)
-    prompts = (p0 + .02*torch.randn(P, *p0.shape, generator=torch.Generator().manual_seed(0)).to(p0))
+    full, prompts = sentences(box), p0 + .02*torch.randn(P, *p0.shape, generator=torch.Generator().manual_seed(0)).to(p0)
     fp32, bf16 = [TextTower(text, short, t) for t in PRECISIONS]
     has_bf16 = matmul_rate(torch.bfloat16, p0.device.type) > 1.2*matmul_rate(device=p0.device.type)
     return {'naive': clock(lambda: naive_features(text, prompts[0], full), 1), 'cut': clock(lambda: naive_features(text, prompts[0], full, True)),
