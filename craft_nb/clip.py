@@ -119,7 +119,8 @@ class TextTower:
                  tokens: Tensor,             # (K, T) ids of [start, name, end, padding]
                  precision: str='fp32',      # or 'bf16'
                  size: int=64,               # tokens of names that attend together, about
-                 rows: int=None):            # tokens that go through at once, about: what bounds the memory; None: 1024, on a GPU 65536
+                 rows: int=None,             # tokens that go through at once, about: what bounds the memory; None: 1024, on a GPU 65536
+                 compile: bool=False):       # by `torch.compile`: a minute at the first call of each shape
         check_tower(text)
         if precision not in PRECISIONS: raise ValueError(f'precision {precision!r}: expected one of {", ".join(PRECISIONS)}')
         self.text, self.tokens, self.size, self.dtype = text, tokens, size, PRECISIONS[precision]
@@ -127,6 +128,7 @@ class TextTower:
         if precision == 'bf16':
             self.blocks = deepcopy(self.blocks)
             open_clip.model.convert_weights_to_lp(self.blocks, self.dtype)                # of the linear layers
+        if compile: self._encode = torch.compile(self._encode)
 
 # %% ../nbs/02_clip.ipynb #02-035
 def _qkv(block, x): return F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
@@ -195,7 +197,8 @@ class CLIPBlackBox(BlackBox):
                  device: str='cpu',                   # where the model lives
                  precision: str='fp32',               # of the text tower: fp32, or bf16 where the hardware has it
                  ending: str='.',                     # what follows the class name in a prompt
-                 batch_size: int=16):                 # pictures encoded at once; small, since large temporaries cost page faults
+                 batch_size: int=16,                  # pictures encoded at once; small, since large temporaries cost page faults
+                 compile: bool=False):                # the text tower, by `torch.compile`
         super().__init__(classnames, budget)
         name, pretrained = (str(model), None) if isinstance(model, (str, Path)) else model
         self.spec = dict(model=name, pretrained=pretrained)
@@ -203,7 +206,7 @@ class CLIPBlackBox(BlackBox):
         self.device, self.batch_size = device, batch_size
         self._text = getattr(self._clip, 'text', self._clip)
         self._tokens = self._tokenizer([c + ending for c in self.classnames]).to(device)
-        self._tower = TextTower(self._text, self._tokens, precision)
+        self._tower = TextTower(self._text, self._tokens, precision, compile=compile)
         self._room = len(self._text.positional_embedding) - int(self._tokens.argmax(-1).max()) - 1
 
 # %% ../nbs/02_clip.ipynb #02-047

@@ -47,23 +47,25 @@ class Rehearsal(CLIPBlackBox):
 
 # %% ../nbs/11_experiments.ipynb #11-011
 def profile_run(box,               # a box
-                N: int,            # pictures; their labels are the classes in turn
-                generations: int=8 # timed, after one that is not
+                pictures,          # N of them, as the box takes them; their labels are the classes in turn
+                generations: int=8,# timed, after one that is not
+                **switches         # of `CraFT`
                ) -> tuple:         # milliseconds a generation, {part: milliseconds a generation}
-    "Run CraFT with the paper's preset and time its parts."
+    "Run CraFT and time its parts."
     watch, stamps = Stopwatch(), []
     parts = [(type(box), '_logits', 'text tower, logits'), (collab, 'prompt_loss', 'losses'), (Refiner, 'forward', 'refiner, in the search'),
-             (Refiner, 'epoch', 'refiner, epoch'), (CMAES, 'ask', 'CMA-ES, ask'), (CMAES, 'tell', 'CMA-ES, tell'), (PromptSpace, '__call__', 'prompts')]
+             (Refiner, 'epoch', 'refiner, epoch'), (CMAES, 'ask', 'CMA-ES, ask'), (CMAES, 'tell', 'CMA-ES, tell'), (PromptSpace, '__call__', 'prompts'),
+             (collab, 'augment', 'augmented views'), (type(box), '_encode', 'image tower')]
     def tick(clf):
         stamps.append(time.perf_counter())
         if len(stamps) == 1: watch.took.clear()
     with ExitStack() as stack:
         for owner, name, part in parts: stack.enter_context(patch.object(owner, name, watch(part, getattr(owner, name))))
-        CraFT(box, budget=41*(generations + 1)).fit(range(N), torch.arange(N) % len(box.classnames), callback=tick)
+        CraFT(box, budget=41*(generations + 1), **switches).fit(pictures, torch.arange(len(pictures)) % len(box.classnames), callback=tick)
     per = 1e3/(len(stamps) - 1)
-    return per*(stamps[-1] - stamps[0]), {part: per*watch.took.get(part, 0) for _, _, part in parts}
+    return per*(stamps[-1] - stamps[0]), {part: per*watch.took[part] for _, _, part in parts if part in watch.took}
 
-# %% ../nbs/11_experiments.ipynb #11-018
+# %% ../nbs/11_experiments.ipynb #11-021
 def speed(model: str='RN50', # open_clip name, random weights; or craft-mini
           classes: int=100,  # of ImageNet's names, 1000 at most
           shots: int=16,     # pictures a class
@@ -77,7 +79,7 @@ def speed(model: str='RN50', # open_clip name, random weights; or craft-mini
     ms, roof = tower_stages(box), operations(box._tower)/matmul_rate(device=device)
     pictures = [np.full((224, 224, 3), i, np.uint8) for i in range(16)]
     image = clock(lambda: CLIPBlackBox._encode(box, pictures))/16           # preparation included
-    ours, parts = profile_run(box, N, generations)
+    ours, parts = profile_run(box, range(N), generations)
     full, start = sentences(box), time.perf_counter()
     for p in box.embed('a photo of a').repeat(41, 1, 1): naive_features(box._text, p, full)
     naive = ours - parts['text tower, logits'] + 1e3*(time.perf_counter() - start)
@@ -87,7 +89,7 @@ def speed(model: str='RN50', # open_clip name, random weights; or craft-mini
                 speedup_run=whole(naive)/whole(ours), run_seconds=whole(ours), run_seconds_naive=whole(naive), image_ms=image,
                 roofline_ms=roof, stages=ms, generation_ms=ours, parts=parts, growth=tower_growth(box))
 
-# %% ../nbs/11_experiments.ipynb #11-019
+# %% ../nbs/11_experiments.ipynb #11-022
 def print_speed(s: dict): # from `speed`
     "The figures of `speed`, as lines."
     for k, v in s['stages'].items(): print(f'{k:22} ' + (f'{v:8.1f} ms a candidate, {s["stages"]["naive"]/v:5.1f} x' if v else 'not faster here'))
@@ -110,7 +112,7 @@ def speed_figure(s: dict): # from `speed`
     axs[2].set(xscale='log', yscale='log', xlabel='how many', ylabel='ms', title='growth'); axs[2].legend()
     return fig
 
-# %% ../nbs/11_experiments.ipynb #11-020
+# %% ../nbs/11_experiments.ipynb #11-023
 def bench_speed(out: str='runs/speed', **kw) -> dict: # folder; what `speed` takes
     "Run `speed`, print it, and write speed.json and speed.png."
     s, out = speed(**kw), Path(out)
