@@ -60,12 +60,15 @@ class ImageSet:
 # %% ../nbs/01_blackbox.ipynb #01-021
 class BlackBox:
     "A vision-language model seen from outside: prompts and pictures in, logits out, each query in the ledger."
-    max_bytes = 2**26 # largest piece of an answer that `query_chunks` hands out, in bytes
+    max_bytes = 2**26 # largest piece of an answer that `query_chunks` hands out, in bytes; the text features of a piece, up to 1,024 wide, count too
+    max_candidates = 1024 # most candidates of a piece
     spec = {}         # what a user needs to open the same box again
+    key = None        # idempotency key of the next request; None: the box makes a fresh one
 
     def __init__(self, classnames: list, # K class names
                  budget: int|None=None): # queries the owner allows in all; None: no cap
         self.classnames, self.ledger, self._store = list(classnames), Ledger(budget), {}
+        self._runs = {} # what the ledger holds of each run that can be resumed (`07_collab`)
         if isinstance(classnames, str): raise ValueError(f'classnames is the text {classnames!r}: give a list of names; weights go with the model, as in ("RN50", "openai")')
         if not self.classnames: raise ValueError('classnames is empty: give the names of the classes to tell apart')
 
@@ -111,6 +114,17 @@ def embed(self: BlackBox, text: str # e.g. 'a photo of a'
     return p0
 
 # %% ../nbs/01_blackbox.ipynb #01-026
+@patch
+def fingerprint(self: BlackBox) -> dict: # of a run that can be resumed, a part
+    "What tells the model of this box from another."
+    return dict(self.spec)
+
+@patch
+def left(self: BlackBox) -> float: # queries; infinite without a cap
+    "What this box may still be asked."
+    return self.ledger.left
+
+# %% ../nbs/01_blackbox.ipynb #01-028
 def _check_prompts(prompts):
     if not isinstance(prompts, Tensor) or prompts.ndim != 3:
         raise ValueError(f'prompts must be a tensor of shape (P, n, d), got {tuple(getattr(prompts, "shape", ())) or type(prompts)}')
@@ -122,14 +136,14 @@ def query_chunks(self: BlackBox, prompts: Tensor, # (P, n, d) soft prompts
     _check_prompts(prompts)
     if images.id not in self._store: raise KeyError(f'unknown image set {images.id}: upload the pictures to this box first')
     self.ledger.check(len(prompts))
-    step = max(1, self.max_bytes // (4 * len(images) * len(self.classnames)))
+    step = max(1, min(self.max_candidates, self.max_bytes // (4 * (len(images) + 1024) * len(self.classnames))))
     for p in prompts.split(step):
         self.ledger.check(len(p))
         with self._clock(): logits = self._logits(p, self._store[images.id])
         self.ledger.queries += len(p); self.ledger.bytes_in += p.nbytes; self.ledger.bytes_out += logits.nbytes
         yield logits
 
-# %% ../nbs/01_blackbox.ipynb #01-027
+# %% ../nbs/01_blackbox.ipynb #01-029
 @patch
 def query(self: BlackBox, prompts: Tensor, # (P, n, d) soft prompts
           images: ImageSet                 # a handle from `upload`

@@ -7,8 +7,8 @@ __all__ = ['PRECISIONS', 'load_clip', 'check_tower', 'pack', 'TextTower', 'atten
            'operations', 'sentences', 'tower_stages', 'tower_growth']
 
 # %% ../nbs/02_clip.ipynb #02-003
-import time
-from copy import deepcopy
+import hashlib, time
+from copy import copy, deepcopy
 from pathlib import Path
 import numpy as np, open_clip, torch
 import torch.nn.functional as F
@@ -123,12 +123,18 @@ class TextTower:
                  compile: bool=False):       # by `torch.compile`: a minute at the first call of each shape
         check_tower(text)
         if precision not in PRECISIONS: raise ValueError(f'precision {precision!r}: expected one of {", ".join(PRECISIONS)}')
-        self.text, self.tokens, self.size, self.dtype = text, tokens, size, PRECISIONS[precision]
+        self.text, self.tokens, self.size, self.precision, self.dtype = text, tokens, size, precision, PRECISIONS[precision]
         self.rows, self.blocks, self._kept = rows or (65536 if tokens.is_cuda else 1024), text.transformer.resblocks, {}
         if precision == 'bf16':
             self.blocks = deepcopy(self.blocks)
             open_clip.model.convert_weights_to_lp(self.blocks, self.dtype)                # of the linear layers
         if compile: self._encode = torch.compile(self._encode)
+
+    def with_tokens(self, tokens: Tensor): # (K, T) ids of other names
+        "The same tower for other names."
+        tower = copy(self)
+        tower.tokens, tower._kept = tokens, {}
+        return tower
 
 # %% ../nbs/02_clip.ipynb #02-035
 def _qkv(block, x): return F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
@@ -140,9 +146,9 @@ def _parts(self: TextTower, n):
         ids, place, groups, end = pack(tokens, n, self.size)
         x = self.text.token_embedding(ids) + self.text.positional_embedding[place]
         return x, _qkv(self.blocks[0], x), groups, end
-    if n not in self._kept:
+    if n not in self._kept:                                             # of the last prompt length only
         count = -(-int(self.tokens.argmax(-1).sum())//self.rows)
-        self._kept[n] = [part(t) for t in self.tokens.tensor_split(min(count, len(self.tokens)))]
+        self._kept = {n: [part(t) for t in self.tokens.tensor_split(min(count, len(self.tokens)))]}
     return self._kept[n]
 
 # %% ../nbs/02_clip.ipynb #02-037
@@ -203,7 +209,7 @@ class CLIPBlackBox(BlackBox):
         name, pretrained = (str(model), None) if isinstance(model, (str, Path)) else model
         self.spec = dict(model=name, pretrained=pretrained)
         self._clip, self._preprocess, self._tokenizer = load_clip(name, pretrained, device)
-        self.device, self.batch_size = device, batch_size
+        self.device, self.batch_size, self._ending = device, batch_size, ending
         self._text = getattr(self._clip, 'text', self._clip)
         self._tokens = self._tokenizer([c + ending for c in self.classnames]).to(device)
         self._tower = TextTower(self._text, self._tokens, precision, compile=compile)
@@ -215,10 +221,11 @@ class CLIPBlackBox(BlackBox):
 def _encode(self: CLIPBlackBox, pictures, normalize=True):
     feats, size = [], 0
     for i in range(0, len(pictures), self.batch_size):
-        batch = [open_picture(p) for p in pictures[i:i+self.batch_size]]
-        size += sum(3*p.width*p.height for p in batch)
-        x = torch.stack([self._preprocess(p) for p in batch]).to(self.device)
-        feats.append(self._clip.encode_image(x, normalize=normalize))
+        batch = []
+        for p in map(open_picture, pictures[i:i+self.batch_size]):      # one open picture at a time
+            size += 3*p.width*p.height
+            batch.append(self._preprocess(p))
+        feats.append(self._clip.encode_image(torch.stack(batch).to(self.device), normalize=normalize))
     return torch.cat(feats), size
 
 @patch
@@ -229,15 +236,44 @@ def _embed(self: CLIPBlackBox, text):
 
 # %% ../nbs/02_clip.ipynb #02-049
 @patch
-@torch.no_grad()
-def _logits(self: CLIPBlackBox, prompts, features):
+def fingerprint(self: CLIPBlackBox) -> dict: # SHA-256 of the weights, and the precision
+    "What tells this model from another."
+    sha = hashlib.sha256()
+    for w in self._clip.state_dict().values(): sha.update(w.cpu().contiguous().view(torch.uint8).numpy() if w.ndim else str(w.item()).encode())
+    return dict(weights=sha.hexdigest(), precision=self._tower.precision)
+
+@patch
+def check(self: CLIPBlackBox, prompts: Tensor): # (P, n, d)
+    "Raise ValueError for prompts that this model cannot take."
     width = self._text.token_embedding.weight.shape[1]
     if prompts.shape[-1] != width: raise ValueError(f'prompts are {prompts.shape[-1]} wide, this model takes {width}: start from box.embed(text)')
     if prompts.shape[1] > self._room: raise ValueError(f'{prompts.shape[1]} prompt tokens do not fit: this model has room for {self._room} beside the longest class name')
-    w = F.normalize(self._tower(prompts.to(self.device)), dim=-1)
-    return features @ (self._clip.logit_scale.exp() * w).mT
 
-# %% ../nbs/02_clip.ipynb #02-060
+@patch
+@torch.no_grad()
+def _weights(self: CLIPBlackBox, prompts): # (P, n, d) -> (P, K, e), the classifiers
+    return self._clip.logit_scale.exp() * F.normalize(self._tower(prompts.to(self.device)), dim=-1)
+
+@patch
+@torch.no_grad()
+def _logits(self: CLIPBlackBox, prompts, features):
+    self.check(prompts)
+    return features @ self._weights(prompts).mT
+
+# %% ../nbs/02_clip.ipynb #02-051
+@patch
+def for_classes(self: CLIPBlackBox, classnames: list, # K class names
+                budget: int|None=None                 # of the new box
+               ) -> CLIPBlackBox:                     # its own ledger and image sets
+    "A box with other class names, on the same model."
+    box = copy(self)
+    BlackBox.__init__(box, classnames, budget)
+    box._tokens = self._tokenizer([c + self._ending for c in box.classnames]).to(self.device)
+    box._tower = self._tower.with_tokens(box._tokens)
+    box._room = len(self._text.positional_embedding) - int(box._tokens.argmax(-1).max()) - 1
+    return box
+
+# %% ../nbs/02_clip.ipynb #02-063
 def clock(f,          # what to time
           n: int=3    # how often, after a first time that does not count
          ) -> float:  # milliseconds, the median
@@ -260,7 +296,7 @@ def operations(tower: TextTower, n: int=4) -> int: # prompt tokens -> operations
     S, K, d, layers = int(tower.tokens.argmax(-1).sum()), len(tower.tokens), tower.text.positional_embedding.shape[1], len(tower.blocks)
     return 24*d*d*layers*(S + n + 1) - 6*d*d*S - 18*d*d*(S + n + 1 - K)
 
-# %% ../nbs/02_clip.ipynb #02-064
+# %% ../nbs/02_clip.ipynb #02-067
 def sentences(box       # a `CLIPBlackBox`
              ) -> Tensor: # (K, T) ids of "a photo of a NAME."
     "The class names in whole sentences, as the plain forms of the tower take them."
@@ -279,7 +315,7 @@ def tower_stages(box,      # a `CLIPBlackBox`
             'packed': clock(lambda: packed_features(text, prompts, short))/P, 'fp32': clock(lambda: fp32(prompts))/P,
             'bf16': clock(lambda: bf16(prompts))/P if has_bf16 else None}
 
-# %% ../nbs/02_clip.ipynb #02-074
+# %% ../nbs/02_clip.ipynb #02-077
 def tower_growth(box      # a `CLIPBlackBox`
                 ) -> dict: # {'classes': {K: ms}, 'candidates': {P: ms}, 'prompt tokens': {n: ms}, 'context': {T: ms}}
     "How the time of the exported tower grows; of ImageNet's class names, K=100, P=4 and n=4 where they are not what grows."

@@ -28,6 +28,7 @@ def test_quiet_imports():
     "Importing the rooms moves no global random state and says nothing"
     code = """
 import importlib, random, sys, numpy, torch
+import httpx # where rich is installed, it draws a number: not ours
 state = lambda: (random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
 old = state()
 for room in sys.argv[1:]:

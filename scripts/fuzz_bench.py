@@ -1,0 +1,63 @@
+"""Send the service what nobody should send: 10,000 inputs each of four kinds, then the parsers alone under atheris.
+
+    python scripts/fuzz_bench.py --n 10000
+
+The inputs are those of tests/fuzz.py. Printed are the statuses and how the memory of the process grew between the highest point of the first tenth of
+the inputs and that of the rest, and between the first half's and the second's: a leak shows in both, a pool that fills in the first only."""
+import subprocess, sys, tempfile
+from pathlib import Path
+import torch
+from fastcore.script import call_parse, store_true
+
+sys.path.insert(0, str(Path(__file__).parent.parent/'tests'))
+
+def flood(n, seed):
+    "All that goes through the app, in this process"
+    from fuzz import Flood, bodies, operations, picture_files, pictures, query_of, send, small, upload_of
+    from starlette.testclient import TestClient
+    from craft_nb.clip import CLIPBlackBox
+    from craft_nb.service import Limits, Store, create_app
+    folder = tempfile.TemporaryDirectory()
+    box, store = CLIPBlackBox('craft-mini', ['anything']), Store(Path(folder.name)/'store.db')
+    app, files = create_app(box, store, Limits(rate=1e6, burst=10**6, stored=10**9)), picture_files()
+    with TestClient(app, raise_server_exceptions=False, headers={'Authorization': f'Bearer {store.add("fuzz")}'}) as c:
+        id = send(c, '/v1/images', small(upload_of(files[0]))).json()['id']
+        kinds = dict(query=('/v1/query', bodies([query_of(box.embed('a photo of a'), id)], id)), images=('/v1/images', bodies([upload_of(*files[::3])], '')),
+                     pictures=('/v1/images', pictures(files)))
+        runs = {k: (lambda b, to=to: send(c, to, b).status_code, inputs) for k, (to, inputs) in kinds.items()}
+        runs['schema'] = lambda case: case.call(headers=dict(c.headers)).status_code, operations(app)
+        print(f'{"":10}{"inputs":>8}{"5xx":>6}{"MiB after 1/10":>16}{"after 1/2":>11}  statuses')
+        for k, (f, inputs) in runs.items():
+            r = Flood(f, inputs, n, seed)
+            print(f'{k:10}{r.sent:8}{sum(r.broken.values()):6}{r.growth:16.1f}{r.late:11.1f}  {dict(sorted(r.statuses.items()))}', flush=True)
+            for b in r.worst: print(f'  5xx: {b!r:.300}')
+    store.close(); folder.cleanup()
+
+def parse(n, seed):
+    "`unpack`, `frames` and the checks of a query under atheris, which looks for new paths through them; ends the process"
+    import atheris
+    with atheris.instrument_imports(include=['craft_nb.remote', 'craft_nb.service']): from craft_nb import remote, service
+    from fuzz import query_of, small
+    from craft_nb.clip import CLIPBlackBox
+    box = CLIPBlackBox('craft-mini', ['anything'])
+    counter, corpus = service.Service(box, service.Store(':memory:'), service.Limits()), Path(tempfile.mkdtemp())
+    good = query_of(box.embed('a')[:1], 'x'*32)
+    for i, b in enumerate((good, small(good), remote.frame(small(good)) + remote.frame(b''))): (corpus/str(i)).write_bytes(b)
+    def one(data):
+        for f, ok in ((remote.unpack, ValueError), (lambda b: list(remote.frames([b])), (ValueError, remote.Cut)), (counter.asked, service.Refused), (lambda b: counter.asked(small(b)), service.Refused)):
+            try: f(data)
+            except ok: pass
+    atheris.Setup([sys.argv[0], f'-runs={n}', f'-seed={seed + 1}', '-max_len=8192', '-rss_limit_mb=4096', str(corpus)], one)
+    atheris.Fuzz()
+
+@call_parse
+def main(n: int=10_000,             # inputs of each kind
+         seed: int=0,
+         parser: store_true=False): # atheris alone
+    "Fuzz the service in this process"
+    torch.set_num_threads(1)
+    if parser: return parse(n, seed)
+    flood(n, seed)
+    out = subprocess.run([sys.executable, __file__, '--n', str(n), '--seed', str(seed), '--parser'], capture_output=True, text=True)
+    print('atheris:', f'ended with {out.returncode};', *out.stderr.strip().splitlines()[-3 if out.returncode == 0 else -30:], sep='\n  ')
+    sys.exit(out.returncode)

@@ -1,0 +1,111 @@
+"""Kill a run again and again with a signal that no process can catch, go on with it, and hold its end against a run that nobody disturbed.
+
+    python scripts/kill_bench.py --kills 100
+
+A process loads the model once and forks a child for each life of a run. A fifth of the lives end at a random time; the others kill themselves at a
+random step of a query, of the writing of an answer or a state (half of the file gone), or of the cleaning up after a state. One thread, POSIX only."""
+import os
+for k in ('OMP', 'OPENBLAS', 'MKL'): os.environ[f'{k}_NUM_THREADS'] = '1'      # before they are loaded: a fork takes no threads along
+import mmap, random, shutil, signal, sys, tempfile, time
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+import torch
+from fastcore.script import call_parse
+from craft_nb import collab
+from craft_nb.clip import CLIPBlackBox
+from craft_nb.collab import COUNTS, CraFT, read_tensors, write_tensors
+from craft_nb.data import fewshot
+
+KINDS = dict(craft=dict(budget=72), prompt_only=dict(budget=64, learn_refiner=False, centre='best'), refiner_only=dict(budget=72, learn_prompt=False),
+             code=dict(budget=72, preset='code', views=3))
+PHASES = ['between', 'query', 'answer', 'state', 'cleaning']
+now = mmap.mmap(-1, 1)                                   # index of the phase that the living child is in
+aim, steps = None, 0                                     # the child kills itself at so many steps in this phase from now
+
+@contextmanager
+def phase(name):
+    old, now[0] = now[0], PHASES.index(name) if name in PHASES else 0
+    yield
+    now[0] = old
+
+def step(before=lambda: None):
+    "One step closer to the end"
+    global steps
+    if PHASES[now[0]] != aim: return
+    steps -= 1
+    if steps == 0: before(); os.kill(os.getpid(), signal.SIGKILL)
+
+class Watched(CLIPBlackBox):
+    "The real box; notes what it is asked, and fails if that was in the journal already"
+    folder = log = None
+    def _logits(self, prompts, features):
+        with phase('query'):
+            if self.folder:
+                n = int(self.key.split('-')[1])
+                if (self.folder/f'answer-{n:06d}.safetensors').exists(): sys.exit(f'answer {n} is in the journal and was asked for again')
+                os.write(self.log, f'{n}\n'.encode())
+            step(); Y = super()._logits(prompts, features); step()
+        return Y
+
+def watch():
+    "Steps in all that touches the disk (the child's own copy of these functions)"
+    whole, fsync, replace, unlink = collab.write_whole, os.fsync, os.replace, Path.unlink
+    def write_whole(path, data):
+        with phase(path.name.split('-')[0]): whole(path, data)
+    def half(fd): step(lambda: os.ftruncate(fd, os.fstat(fd).st_size//2)); fsync(fd)
+    def moved(a, b): step(); replace(a, b); step()
+    def gone(self, **kw):
+        with phase('cleaning'): step(); unlink(self, **kw)
+    collab.write_whole, os.fsync, os.replace, Path.unlink = write_whole, half, moved, gone
+
+def live(box, task, kind, folder, out, *end):
+    "A child's life: fit, predict, write the result; never returns"
+    global aim, steps
+    if folder: watch(); box.folder, box.log = folder, os.open(folder.parent/'asked', os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    if end: aim, steps = end
+    clf = CraFT(box, seed=1, dim=64, popsize=8, hidden=32, **KINDS[kind]).fit(*task.train, checkpoint=folder)
+    aim, box.folder, bill = None, None, {k: getattr(box.ledger, k) for k in COUNTS if k != 'seconds'}
+    tensors = dict(prompt=clf.prompt_, logits=clf.decision_function(task.test[0][:20]), **clf._weights())
+    write_tensors(out, tensors, dict(history=clf.history_, bill=bill))
+
+def fork(*args):
+    "Start a life"
+    now[0] = 0
+    if pid := os.fork(): return pid
+    try: live(*args); os._exit(0)
+    except BaseException as e: print(f'{type(e).__name__}: {e}', file=sys.stderr, flush=True); os._exit(1)
+
+def equal(a, b):
+    (t, i), (u, j) = read_tensors(a), read_tensors(b)
+    return t.keys() == u.keys() and all(torch.equal(t[k], u[k]) for k in t) and i == j
+
+@call_parse
+def main(kills: int=100, # lives that end by SIGKILL
+         seed: int=0):   # of the moments
+    "Kill, go on, compare"
+    torch.set_num_threads(1)
+    rng, task, tmp, start = random.Random(seed), fewshot('digits', 2, 1), Path(tempfile.mkdtemp()), time.time()
+    box, done, killed, again = Watched('craft-mini', task.classnames), Counter(), Counter(), 0
+    end = lambda pid: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    for k in KINDS:
+        if end(fork(box, task, k, None, tmp/k)): sys.exit('the undisturbed run failed')
+    while killed.total() < kills:
+        kind, place = list(KINDS)[done.total() % len(KINDS)], tmp/str(done.total())
+        place.mkdir(); deaths = killed.total()
+        while True:
+            mortal = killed.total() < kills
+            aim = rng.choice(PHASES) if mortal else None
+            pid = fork(box, task, kind, place/'run', place/'end', aim, rng.randint(1, 15))
+            if aim == 'between': time.sleep(rng.uniform(0, .6)); os.kill(pid, signal.SIGKILL)
+            if (code := end(pid)) == 0: break
+            if code != -signal.SIGKILL: sys.exit(f'{kind}: a life failed after {killed.total()} kills, exit status {code}')
+            killed[PHASES[now[0]]] += 1
+        if not equal(place/'end', tmp/kind): sys.exit(f'{kind}: another end than the undisturbed run, after {killed.total() - deaths} kills')
+        asked = [*map(int, (place/'asked').read_text().split())]
+        again += (more := len(asked) - len(set(asked)))
+        if more > killed.total() - deaths: sys.exit(f'{kind}: {more} answers asked for again after {killed.total() - deaths} kills')
+        done[kind] += 1; shutil.rmtree(place)
+    shutil.rmtree(tmp)
+    print(f'{killed.total()} kills (' + ', '.join(f'{p} {killed[p]}' for p in PHASES) + f') of {done.total()} runs (' + ', '.join(f'{k} {done[k]}' for k in KINDS) +
+          f'): every end equal bit for bit, every ledger equal, {again} answers in flight asked for again, none that was journalled; {time.time() - start:.0f} s')

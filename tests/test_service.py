@@ -1,0 +1,228 @@
+"The service under strain: many clients, a bad line, kill -9 on either side, nonsense. The ledger stays exact, and a run the same, bit for bit."
+import io, json, logging, secrets, socket, time
+from concurrent.futures import ThreadPoolExecutor
+import httpx, numpy as np, pytest, torch
+from PIL import Image
+from faults import FAULTS, FIT, NAMES, PLENTY, Line, Owner, equal, killing, ledger, shots, use_and_kill
+from fuzz import Flood, bodies, operations, picture_files, pictures, query_of, send, small, upload_of
+from starlette.testclient import TestClient
+from craft_nb.blackbox import BudgetExceeded, ImageSet
+from craft_nb.clip import CLIPBlackBox
+from craft_nb.collab import CraFT
+from craft_nb.remote import RemoteBlackBox, pack
+from craft_nb.service import Limits, Store, create_app, serving
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    n = torch.get_num_threads(); torch.set_num_threads(1); yield; torch.set_num_threads(n)
+
+@pytest.fixture(scope='module')
+def model(): return CLIPBlackBox('craft-mini', NAMES)
+
+@pytest.fixture(scope='module')
+def prompts(model): # (10, 4, 256)
+    p0 = model.embed('a photo of a')
+    return p0 + .02*torch.randn(10, *p0.shape, generator=torch.Generator().manual_seed(0))
+
+@pytest.fixture
+def path(tmp_path): return tmp_path/'store.db'
+
+@pytest.fixture
+def store(path): s = Store(path); yield s; s.close()
+
+@pytest.fixture
+def key(store): return store.add('ann')
+
+@pytest.fixture
+def serve(model, store):
+    "serve(open=2, ...): a running server -> url, in a `with`"
+    return lambda **limits: serving(create_app(model, store, Limits(**PLENTY | limits)))
+
+def fit(box, budget): return CraFT(box, budget=budget, **FIT).fit(*shots())
+
+@pytest.fixture(scope='module')
+def local():
+    torch.set_num_threads(1)
+    return {b: fit(CLIPBlackBox('craft-mini', NAMES), b) for b in (77, 330)}
+
+# --- accounts
+
+def test_budget_under_32_clients(serve, store, prompts):
+    "1,000 queries left, and 32 clients that want all of them: 1,000 are answered"
+    key = store.add('shared', 1000)
+    def spend(url):
+        with RemoteBlackBox(url, key, NAMES) as box:
+            images, n = box.upload(shots()[0][:2]), 0
+            for p in (prompts[:7], prompts[:1]):
+                try:
+                    while True: n += len(box.query(p, images))
+                except BudgetExceeded: pass
+            return n, box.ledger.queries
+    with serve() as url, ThreadPoolExecutor(32) as ex: spent = list(ex.map(spend, [url]*32))
+    assert [sum(s) for s in zip(*spent)] == [1000, 1000] and store.accounts()[0]['queries'] == 1000
+    assert store.rows('select sum(queries) as n from paid')[0]['n'] == 1000
+
+def test_accounts_apart(serve, store, key, prompts):
+    "No id of one account works for the other, and the other's ledger and idempotency keys are its own"
+    with serve() as url, RemoteBlackBox(url, key, NAMES) as ann, RemoteBlackBox(url, store.add('bob'), NAMES) as bob:
+        hers = ann.upload(shots()[0])
+        bob._store[hers.id] = id = ann._store[hers.id]
+        with pytest.raises(KeyError, match=f'unknown image set {id}'): bob.query(prompts[:1], hers)
+        bob.forget(hers)
+        ann.key = bob.key = 'one and the same'
+        assert len(ann.query(prompts[:3], hers)) == 3 and len(bob.query(prompts[:2], bob.upload(shots()[0]))) == 2
+        assert [b.account()['queries'] for b in (ann, bob)] == [3, 2] and bob.account()['name'] == 'bob'
+
+def test_revoked(serve, store, key, prompts):
+    "A revoked key and a wrong one open nothing, from one request to the next"
+    with serve() as url, RemoteBlackBox(url, key, NAMES) as box:
+        images = box.upload(shots()[0])
+        store.revoke('ann')
+        with pytest.raises(PermissionError, match='revoked'): box.query(prompts, images)
+        with pytest.raises(PermissionError, match='wrong'): RemoteBlackBox(url, key[:-1] + '!', NAMES)
+    assert store.accounts()[0]['queries'] == 0
+
+def test_restart(model, path, prompts):
+    "A second server on the same file knows the same ledger and the same image sets"
+    first = Store(path); key = first.add('ann')
+    with serving(create_app(model, first)) as url, RemoteBlackBox(url, key, NAMES) as box:
+        images = box.upload(shots()[0])
+        a, known = box.query(prompts, images), box._store
+    before = first.accounts(); first.close(); second = Store(path)
+    assert second.accounts() == before and before[0]['queries'] == 10
+    with serving(create_app(model, second)) as url, RemoteBlackBox(url, key, NAMES) as box:
+        box._store = known
+        b = box.query(prompts, images)
+    assert torch.equal(a, b) and second.accounts()[0]['queries'] == 20
+    second.close()
+
+# --- bad lines and kill -9
+
+def test_bad_line(path, key, local):
+    "Answers that are dropped or cut, requests that come twice, late, or by half: the same run, and each query paid once"
+    with Owner(path) as owner, Line(owner.url) as line, RemoteBlackBox(line.url, key, NAMES, timeout=.3) as box:
+        clf = fit(box, 77)
+        time.sleep(.7)                                                  # what is late has arrived
+        assert set(line.seen) == set(FAULTS) and ledger(path) == box.ledger.queries == 77 and ledger(path, 'images') == 4
+        clf.box = CLIPBlackBox('craft-mini', NAMES)
+        assert equal(clf, local[77])
+
+def test_killed_server(path, key, local):
+    "kill -9 of the server, 20 times in a run"
+    with Owner(path) as owner, RemoteBlackBox(owner.url, key, NAMES) as box:
+        with killing(owner, box, 20, of=60): clf = fit(box, 330)
+        assert owner.kills == 20 and ledger(path) == box.ledger.queries == 330
+        assert equal(clf, local[330])
+
+def test_killed_client(path, key, local, tmp_path):
+    "kill -9 of the client, 20 times in a run that goes on from its checkpoint"
+    with Owner(path) as owner: assert use_and_kill(owner, path, key, tmp_path, 330, 20) == 20
+    assert ledger(path) == 330 and ledger(path, 'images') == 4
+    assert equal(CraFT.load(tmp_path, CLIPBlackBox('craft-mini', NAMES)), local[330])
+
+# --- too much, too large, too slow
+
+def ask(url, head, body=b''):
+    "A raw request, to be finished by the caller"
+    s = socket.create_connection((httpx.URL(url).host, httpx.URL(url).port), timeout=20)
+    s.sendall(head.encode() + b'\r\n\r\n' + body)
+    return s
+
+def slow(url, key): return ask(url, f'POST /v1/query HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nIdempotency-Key: {secrets.token_hex(8)}\r\nContent-Length: 4000', b'a')
+
+def until(ask, good, seconds=10):
+    "The first good answer"
+    end = time.monotonic() + seconds
+    while not good(r := ask()) and time.monotonic() < end: time.sleep(.05)
+    assert good(r); return r
+
+@pytest.mark.parametrize('limits', [dict(open=2), dict(held=9000)])
+def test_back_pressure(serve, key, prompts, limits):
+    "Two requests that stand still take all places, or all memory: others are told to come again, and get through once those are gone"
+    with serve(**limits) as url, RemoteBlackBox(url, key, NAMES) as box, ThreadPoolExecutor(1) as ex, httpx.Client(base_url=url, headers={'Authorization': f'Bearer {key}'}) as c:
+        images, still = box.upload(torch.zeros(1, 9, 9, 3, dtype=torch.uint8).numpy()), [slow(url, key) for _ in range(2)]
+        r = until(lambda: send(c, '/v1/query', bytes(1100)), lambda r: r.status_code == 429)
+        assert r.json()['error'] == 'busy' and int(r.headers['Retry-After']) >= 1
+        answer = ex.submit(box.query, prompts[:1, :1], images)
+        time.sleep(.3); waits = not answer.done()
+        for s in still: s.close()
+        assert waits and len(answer.result(20)) == 1 and box.account()['queries'] == 1
+
+def test_rate(serve, key):
+    "More requests than the rate allows: 429, and a client that waits gets all it asks for"
+    with serve(rate=5, burst=3) as url, RemoteBlackBox(url, key, NAMES) as box:
+        assert 429 in [httpx.get(url + '/v1/ledger', headers={'Authorization': f'Bearer {key}'}).status_code for _ in range(4)]
+        assert [box.account()['queries'] for _ in range(3)] == [0]*3
+
+def test_large_body(serve, key, prompts):
+    "A body over the limit is refused, whether it says its length or not, and paid for by nobody"
+    with serve(body=5000) as url, RemoteBlackBox(url, key, NAMES) as box:
+        head = {'Authorization': f'Bearer {key}', 'Idempotency-Key': 'a'*8}
+        for body in (bytes(6000), iter([bytes(3000)]*2)): assert httpx.post(url + '/v1/query', headers=head, content=body).status_code == 413
+        with pytest.raises(ValueError, match='5000 bytes'): box._logits(prompts, 'any')
+        assert box.account()['queries'] == 0
+
+def test_slow_body(serve, key):
+    "A body that does not arrive is given up, and its place is free again"
+    with serve(patience=.3, open=1) as url:
+        assert b' 408 ' in slow(url, key).recv(100)
+        assert httpx.get(url + '/healthz').status_code == 200
+
+# --- nonsense
+
+@pytest.fixture
+def client(model, store, key):
+    with TestClient(create_app(model, store, Limits(**PLENTY)), raise_server_exceptions=False, headers={'Authorization': f'Bearer {key}'}) as c: yield c
+
+def check(flood):
+    assert not flood.broken and flood.sent >= 300 and flood.growth < 100, (flood.statuses, flood.growth)
+
+def test_nonsense_query(client, prompts):
+    "300 bodies of queries: mutated, of any types and shapes, garbage"
+    id = send(client, '/v1/images', pack({'0': torch.zeros(9, 9, 3, dtype=torch.uint8)})).json()['id']
+    good = query_of(prompts[0], id)
+    assert send(client, '/v1/query', small(good)).status_code == 200
+    check(Flood(lambda b: send(client, '/v1/query', b).status_code, bodies([good], id), 300))
+
+def test_nonsense_upload(client):
+    "300 bodies of uploads, the same way"
+    check(Flood(lambda b: send(client, '/v1/images', b).status_code, bodies([upload_of(*picture_files()[::3])], ''), 300))
+
+def test_nonsense_pictures(client):
+    "300 damaged PNG, JPEG, GIF, WebP and BMP files; the whole ones are taken"
+    assert send(client, '/v1/images', small(upload_of(*picture_files()))).json()['n'] == len(picture_files())
+    check(Flood(lambda b: send(client, '/v1/images', b).status_code, pictures(picture_files()), 300))
+
+def test_schema(client):
+    "300 requests that schemathesis draws from the OpenAPI page, good and bad"
+    check(Flood(lambda case: case.call(headers=dict(client.headers)).status_code, operations(client.app), 300))
+
+@pytest.mark.parametrize('shape', [(1, 1), (1, 2000), (2000, 1), (3, 5000)])
+def test_thin_pictures(client, shape):
+    "A picture a pixel high or wide is a picture, or is refused"
+    assert send(client, '/v1/images', pack({'0': torch.zeros(*shape, 3, dtype=torch.uint8)})).status_code in (200, 413, 422)
+
+def test_bombs(client):
+    "A small file of a huge picture and a small body of a huge message are refused before they unfold"
+    for n in (9000, 20000):
+        f = io.BytesIO(); Image.new('1', (n, n)).save(f, 'PNG')
+        assert send(client, '/v1/images', small(upload_of(f.getvalue()))).status_code in (413, 422)
+    assert send(client, '/v1/query', pack({'prompts': torch.zeros(1, 2**25)})).status_code == 422
+
+# --- what is told
+
+def test_logs(serve, store, path, key, prompts, caplog):
+    "A line of JSON a request, with no key and no picture in it; nor are those in the store"
+    picture = np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8)
+    f = io.BytesIO(); Image.fromarray(picture).save(f, 'PNG')
+    with caplog.at_level(logging.INFO), serve() as url, RemoteBlackBox(url, key, NAMES) as box:
+        box.query(prompts[:3], box.upload([picture, Image.fromarray(picture)]))
+        assert httpx.get(url + '/healthz').json() == dict(status='ok')
+        assert 'craft_nb_queries_total 3.0' in httpx.get(url + '/metrics').text.splitlines()
+        for _ in range(2): httpx.get(url + f'/v1/ledger?key={key}', headers={'Authorization': f'Bearer {key}!'})
+    told = [r.getMessage() for r in caplog.records if r.name == 'craft_nb.service']
+    lines = list(map(json.loads, told))
+    assert [l['route'] for l in lines if l['status'] == 200] == ['/v1/model', '/v1/images', '/v1/query', '/healthz', '/metrics']
+    assert {tuple(l) for l in lines} == {('time', 'route', 'method', 'status', 'ms', 'account')}
+    kept = ''.join(told).encode() + b''.join(p.read_bytes() for p in path.parent.iterdir())
+    assert b'ann' in kept and key.encode() not in kept and picture.tobytes()[:32] not in kept and f.getvalue()[60:90] not in kept
