@@ -100,17 +100,24 @@ class RemoteBlackBox(BlackBox):
         self._http = httpx.Client(base_url=url, timeout=httpx.Timeout(timeout, connect=10), headers=headers)
         self._meet()
 
-    def _meet(self):
-        m = self.model = self._ask('GET', '/v1/model')
-        if m['wire'] != WIRE: raise RuntimeError(f'the server speaks version {m["wire"]} of the wire format, this craft_nb {WIRE}: install the same version on both sides')
-        self.max_bytes, self.max_candidates = m['max_bytes'], m['max_candidates']
-
-    def fingerprint(self): return {k: self.model[k] for k in ('weights', 'precision')}
-    def close(self): self._http.close()
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
+    def close(self): self._http.close()
 
 # %% ../nbs/12_remote.ipynb #12-022
+@patch
+def _meet(self: RemoteBlackBox):
+    "Ask what is served, and what may be asked of it."
+    m = self.model = self._ask('GET', '/v1/model')
+    if m['wire'] != WIRE: raise RuntimeError(f'the server speaks version {m["wire"]} of the wire format, this craft_nb {WIRE}: install the same version on both sides')
+    self.max_bytes, self.max_candidates = m['max_bytes'], m['max_candidates']
+
+@patch
+def fingerprint(self: RemoteBlackBox) -> dict: # SHA-256 of the weights, and the precision
+    "What tells the model behind this box from another; the address does not."
+    return {k: self.model[k] for k in ('weights', 'precision')}
+
+# %% ../nbs/12_remote.ipynb #12-023
 @patch
 def _ask(self: RemoteBlackBox, method, path, read=lambda r: json.loads(r.read() or b'null'), **kw):
     "A request, tried again for `patience` seconds; `read` makes something of its open response."
@@ -129,7 +136,7 @@ def _ask(self: RemoteBlackBox, method, path, read=lambda r: json.loads(r.read() 
         time.sleep(wait)
     raise ConnectionError(f'{self.spec["model"]} gives no answer ({why}); tried for {self.patience:.0f} s. What was paid for is answered when asked again with the same key')
 
-# %% ../nbs/12_remote.ipynb #12-024
+# %% ../nbs/12_remote.ipynb #12-025
 def _pieces(r): return [unpack(f)[0] for f in frames(r.iter_raw())]
 
 @patch
@@ -149,7 +156,7 @@ def _logits(self: RemoteBlackBox, prompts, images):
     rows = torch.cat([p['logits'] for p in self._ask('POST', '/v1/query', _pieces, content=body, headers=self._name())])
     return rows.float().view(len(prompts), n, len(self.classnames))     # they came as (P x N, K)
 
-# %% ../nbs/12_remote.ipynb #12-026
+# %% ../nbs/12_remote.ipynb #12-027
 FILES = '.png', '.jpg', '.jpeg', '.webp', '.gif', '.bmp'
 
 def as_tensor(source) -> Tensor: # what `open_picture` reads -> (bytes,) of a file, or (h, w, 3)
@@ -173,7 +180,7 @@ def parts(pictures,   # a sequence
             part += g
     yield part
 
-# %% ../nbs/12_remote.ipynb #12-028
+# %% ../nbs/12_remote.ipynb #12-029
 @patch
 def _encode(self: RemoteBlackBox, pictures, normalize=True):
     head, size, m = self._name(), 0, self.model

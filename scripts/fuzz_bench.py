@@ -59,5 +59,6 @@ def main(n: int=10_000,             # inputs of each kind
     if parser: return parse(n, seed)
     flood(n, seed)
     out = subprocess.run([sys.executable, __file__, '--n', str(n), '--seed', str(seed), '--parser'], capture_output=True, text=True)
-    print('atheris:', f'ended with {out.returncode};', *out.stderr.strip().splitlines()[-3 if out.returncode == 0 else -30:], sep='\n  ')
+    lines = out.stderr.strip().splitlines()
+    print('atheris:', *([l for l in lines if 'DONE' in l] if out.returncode == 0 else lines[-30:]))
     sys.exit(out.returncode)

@@ -33,7 +33,7 @@ def bad_line(owner, path, key, budget, n, seed, folder):
 
 @call_parse
 def main(kills: int=100,    # of each side, 20 a fit
-         budget: int=330,   # queries of a fit
+         budget: int=165,   # queries of a fit
          seed: int=0):      # the first
     "Kill, resume, compare"
     torch.set_num_threads(1)
