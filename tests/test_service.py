@@ -209,6 +209,36 @@ def test_bombs(client):
         assert send(client, '/v1/images', small(upload_of(f.getvalue()))).status_code in (413, 422)
     assert send(client, '/v1/query', pack({'prompts': torch.zeros(1, 2**25)})).status_code == 422
 
+# --- what would be free of charge
+
+def test_key_reused(client, store, prompts):
+    "Under a key that was paid, the same bytes as more candidates, or other pictures under the old id: refused, not answered for nothing"
+    upload = lambda v: client.post('/v1/images', content=pack({'0': torch.full((9, 9, 3), v, dtype=torch.uint8)}), headers={'Idempotency-Key': 'pictures'})
+    ask = lambda p: client.post('/v1/query', content=pack({'prompts': p}, images=id, classnames=NAMES), headers={'Idempotency-Key': 'question'}).status_code
+    id = upload(0).json()['id']
+    assert ask(prompts[:1]) == ask(prompts[:1]) == 200
+    assert ask(prompts[:1].reshape(4, 1, -1)) == upload(1).status_code == 409
+    client.delete(f'/v1/images/{id}')
+    assert upload(1).json()['id'] == id and ask(prompts[:1]) == 409
+    assert store.accounts()[0]['queries'] == 1
+
+@pytest.mark.parametrize('path', ['embed', 'images', 'query'])
+def test_stranger(serve, path):
+    "Who has no key is told so before a body is read"
+    with serve(open=1) as url:
+        head = f'POST /v1/{path} HTTP/1.1\r\nHost: x\r\nIdempotency-Key: {"a"*8}\r\nContent-Type: application/json\r\nContent-Length: 90000'
+        with ask(url, head, b'{') as s: assert b' 401 ' in s.recv(100)
+
+def test_unread_answer(model, store, key, prompts):
+    "An answer that nobody reads is given up, and its memory is free again"
+    app = create_app(model, store, Limits(**PLENTY, reading=.3)); room = app.state.service.room
+    with serving(app) as url, RemoteBlackBox(url, key, [f'{i}' for i in range(600)]) as box:
+        id, _ = box._store[box.upload(list(np.zeros((400, 9, 9, 3), np.uint8))).id]
+        body = pack({'prompts': prompts[:8]}, images=id, classnames=box.classnames)
+        with ask(url, f'POST /v1/query HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nIdempotency-Key: question\r\nContent-Length: {len(body)}', body):
+            until(lambda: room.used, lambda n: n > 2**22)
+            until(lambda: room.used, lambda n: n == 0, 30)
+
 # --- what is told
 
 def test_logs(serve, store, path, key, prompts, caplog):
