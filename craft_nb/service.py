@@ -520,7 +520,7 @@ class Around:
             with s.places.hold(scope['path'].startswith('/v1/')): await self.app(scope, receive, sending)
         except Exception as e:
             known = isinstance(e, Refused)
-            if not known: log.exception('a mistake of ours')
+            if not isinstance(e, (Refused, asyncio.TimeoutError, ClientDisconnect)): log.exception('a mistake of ours')
             if status is None: await problem(*((e.status, e.body, e.wait) if known else (500, dict(error='server', message='the server made a mistake: tell the owner'))))(scope, receive, sending)
         finally: self.log(scope, status, time.perf_counter() - start)
 
