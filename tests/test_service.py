@@ -6,7 +6,7 @@ from PIL import Image
 from faults import FAULTS, FIT, NAMES, PLENTY, Line, Owner, equal, killing, ledger, shots, use_and_kill
 from fuzz import Flood, bodies, operations, picture_files, pictures, query_of, send, small, upload_of
 from starlette.testclient import TestClient
-from craft_nb.blackbox import BudgetExceeded, ImageSet
+from craft_nb.blackbox import BudgetExceeded
 from craft_nb.clip import CLIPBlackBox
 from craft_nb.collab import CraFT
 from craft_nb.remote import RemoteBlackBox, pack
