@@ -222,11 +222,11 @@ def test_key_reused(client, store, prompts):
     assert upload(1).json()['id'] == id and ask(prompts[:1]) == 409
     assert store.accounts()[0]['queries'] == 1
 
-@pytest.mark.parametrize('path', ['embed', 'images', 'query'])
-def test_stranger(serve, path):
+@pytest.mark.parametrize('route', ['embed', 'images', 'query'])
+def test_stranger(serve, route):
     "Who has no key is told so before a body is read"
     with serve(open=1) as url:
-        head = f'POST /v1/{path} HTTP/1.1\r\nHost: x\r\nIdempotency-Key: {"a"*8}\r\nContent-Type: application/json\r\nContent-Length: 90000'
+        head = f'POST /v1/{route} HTTP/1.1\r\nHost: x\r\nIdempotency-Key: {"a"*8}\r\nContent-Type: application/json\r\nContent-Length: 90000'
         with ask(url, head, b'{') as s: assert b' 401 ' in s.recv(100)
 
 def test_unread_answer(model, store, key, prompts):
