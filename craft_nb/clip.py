@@ -7,7 +7,7 @@ __all__ = ['PRECISIONS', 'load_clip', 'check_tower', 'pack', 'TextTower', 'atten
            'operations', 'sentences', 'tower_stages', 'tower_growth']
 
 # %% ../nbs/02_clip.ipynb #02-003
-import hashlib, time
+import time
 from copy import copy, deepcopy
 from pathlib import Path
 import numpy as np, open_clip, torch
@@ -17,7 +17,7 @@ from open_clip import IMAGENET_CLASSNAMES
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 from .data import ASSETS, open_picture
-from .blackbox import BlackBox
+from .blackbox import BlackBox, digest
 
 # %% ../nbs/02_clip.ipynb #02-006
 @torch.random.fork_rng(devices=[])        # building a model draws random weights: nobody else's numbers move
@@ -238,9 +238,7 @@ def _embed(self: CLIPBlackBox, text):
 @patch
 def fingerprint(self: CLIPBlackBox) -> dict: # SHA-256 of the weights, and the precision
     "What tells this model from another."
-    sha = hashlib.sha256()
-    for w in self._clip.state_dict().values(): sha.update(w.cpu().contiguous().view(torch.uint8).numpy() if w.ndim else str(w.item()).encode())
-    return dict(weights=sha.hexdigest(), precision=self._tower.precision)
+    return dict(weights=digest(*self._clip.state_dict().values()), precision=self._tower.precision)
 
 @patch
 def check(self: CLIPBlackBox, prompts: Tensor): # (P, n, d)
