@@ -29,6 +29,7 @@ class Ledger:
     bytes_in: int = 0          # bytes of pictures, texts and prompts sent to the box
     bytes_out: int = 0         # bytes of logits and embeddings sent back
     seconds: float = 0.        # time spent inside the box
+    encoded: int = 0           # pictures encoded again, each under a visual prompt
 
     @property
     def left(self) -> float: # queries still allowed; infinite without a cap
@@ -65,11 +66,13 @@ class BlackBox:
     max_candidates = 1024 # most candidates of a piece
     spec = {}         # what a user needs to open the same box again
     key = None        # idempotency key of the next request; None: the box makes a fresh one
+    offers = {}       # kinds of visual prompt that the box takes, and their shapes
 
     def __init__(self, classnames: list, # K class names
                  budget: int|None=None): # queries the owner allows in all; None: no cap
         self.classnames, self.ledger, self._store = list(classnames), Ledger(budget), {}
         self._runs = {} # what the ledger holds of each run that can be resumed (`07_collab`)
+        self.access = set() # what users saw of the model: predictions, and more only where a box gives more
         if isinstance(classnames, str): raise ValueError(f'classnames is the text {classnames!r}: give a list of names; weights go with the model, as in ("RN50", "openai")')
         if not self.classnames: raise ValueError('classnames is empty: give the names of the classes to tell apart')
 
@@ -79,6 +82,7 @@ class BlackBox:
     def _encode(self, pictures, **kw): raise NotImplementedError # -> (features to keep, bytes received)
     def _embed(self, text): raise NotImplementedError            # -> (n, d)
     def _logits(self, prompts, features): raise NotImplementedError # (P,n,d), features -> (P,N,K)
+    def _seen(self, prompt, visual, pictures): raise NotImplementedError # (n,d), a visual prompt, kept pictures -> (N,K)
 
     @contextmanager
     def _clock(self):
@@ -90,10 +94,13 @@ class BlackBox:
 @patch
 def upload(self: BlackBox,
            pictures, # a sequence of N pictures (what a box accepts is its own affair)
+           keep: bool=False, # the pictures too, not their features alone: for queries with visual prompts
            **kw      # options a box may offer
           ) -> ImageSet:
     "Send pictures once; later queries name them by the handle."
     if not len(pictures): raise ValueError('no pictures to upload: the sequence is empty')
+    if keep and not self.offers: raise ValueError('this box takes no visual prompts, so there is nothing to keep the pictures for')
+    if keep: kw['keep'] = True
     with self._clock(): features, size = self._encode(pictures, **kw)
     images = ImageSet(uuid.uuid4().hex, len(pictures))
     self._store[images.id] = features
@@ -139,24 +146,50 @@ def _check_prompts(prompts):
         raise ValueError(f'prompts must be a tensor of shape (P, n, d), got {tuple(getattr(prompts, "shape", ())) or type(prompts)}')
 
 @patch
+def _charge(self: BlackBox, answer, n, encoded, *sent): # a call that returns logits, candidates, pictures encoded again, tensors sent
+    self.ledger.check(n)
+    with self._clock(): logits = answer()
+    self.ledger.queries += n; self.ledger.encoded += encoded
+    self.ledger.bytes_in += sum(t.nbytes for t in sent); self.ledger.bytes_out += logits.nbytes
+    self.access.add('predictions')
+    return logits
+
+@patch
 def query_chunks(self: BlackBox, prompts: Tensor, # (P, n, d) soft prompts
-                 images: ImageSet):               # a handle from `upload`
+                 images: ImageSet,                # a handle from `upload`
+                 visual: Tensor|None=None):       # visual prompts (P, ...), if the box `offers` them; `images` uploaded with keep=True
     "Yield logits (p, N, K) for consecutive candidates, each piece under `max_bytes`; charges p queries a piece."
     _check_prompts(prompts)
     if images.id not in self._store: raise KeyError(f'unknown image set {images.id}: upload the pictures to this box first')
     self.ledger.check(len(prompts))
+    if visual is not None: yield from self._visual_chunks(prompts, images, visual); return
     step = max(1, min(self.max_candidates, self.max_bytes // (4 * (len(images) + 1024) * len(self.classnames))))
-    for p in prompts.split(step):
-        self.ledger.check(len(p))
-        with self._clock(): logits = self._logits(p, self._store[images.id])
-        self.ledger.queries += len(p); self.ledger.bytes_in += p.nbytes; self.ledger.bytes_out += logits.nbytes
-        yield logits
+    for p in prompts.split(step): yield self._charge(lambda: self._logits(p, self._store[images.id]), len(p), 0, p)
 
-# %% ../nbs/01_blackbox.ipynb #01-030
+# %% ../nbs/01_blackbox.ipynb #01-031
+@patch
+def check_visual(self: BlackBox, visual: Tensor, # (P, ...)
+                 P: int):                        # candidates
+    "Raise unless the box offers this kind of visual prompt, one a candidate; returns the kind."
+    kinds = {k: v for k, v in self.offers.items() if len(v) == visual.ndim - 1}
+    what = ', '.join(f'{k} of shape {v}' for k, v in self.offers.items()) or 'none at all'
+    ok = [k for k, v in kinds.items() if all(a in (None, b) for a, b in zip(v, visual.shape[1:]))]
+    if len(visual) == P and ok: return ok[0]
+    raise ValueError(f'visual prompts of shape {tuple(visual.shape)} for {P} candidates: this box takes {what} (None: any number), one a candidate')
+
+@patch
+def _visual_chunks(self: BlackBox, prompts, images, visual):
+    kind, kept = self.check_visual(visual, len(prompts)), self._store[images.id]
+    if not hasattr(kept, 'pictures'): raise ValueError('this image set holds features only: upload the pictures with keep=True to send visual prompts with them')
+    if kind == 'tokens': self.access.add('architecture')
+    for p, v in zip(prompts, visual): yield self._charge(lambda: self._seen(p, v, kept)[None], 1, len(images), p, v)
+
+# %% ../nbs/01_blackbox.ipynb #01-032
 @patch
 def query(self: BlackBox, prompts: Tensor, # (P, n, d) soft prompts
-          images: ImageSet                 # a handle from `upload`
+          images: ImageSet,                # a handle from `upload`
+          visual: Tensor|None=None         # visual prompts (P, ...), one a candidate
          ) -> Tensor:                      # (P, N, K) logits Y_I
     "Score P prompt candidates on N uploaded pictures: P queries."
     _check_prompts(prompts)
-    return torch.cat(list(self.query_chunks(prompts, images)))
+    return torch.cat(list(self.query_chunks(prompts, images, visual)))

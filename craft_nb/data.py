@@ -6,7 +6,7 @@
 __all__ = ['TEMPLATE', 'Row', 'LITTER', 'ASSETS', 'TASKS', 'DEBIAN', 'FASHION', 'sample', 'to_rgb', 'open_picture', 'Pictures',
            'sheet', 'FewShotTask', 'check_classes', 'make_task', 'visible', 'class_rows', 'folder_rows', 'csv_rows',
            'verify', 'asset_rows', 'digit_rows', 'read_idx', 'data_root', 'fashion_rows', 'stamp_name', 'stamp_rows',
-           'own_rows', 'unknown', 'find_rows', 'fewshot', 'Table', 'tasks']
+           'own_rows', 'unknown', 'benchmark', 'paper_rows', 'find_rows', 'fewshot', 'Table', 'tasks']
 
 # %% ../nbs/00_data.ipynb #00-003
 import csv, difflib, gzip, io, os, re, struct
@@ -21,6 +21,7 @@ from zipfile import ZipFile
 import numpy as np, torch
 from fastcore.basics import patch
 from PIL import Image, ImageDraw, ImageOps
+from .benchmarks import BENCHMARKS, benchmark_rows, canonical
 
 # %% ../nbs/00_data.ipynb #00-017
 def sample(
@@ -301,11 +302,24 @@ def own_rows(path:Path): # a user's folder or CSV
 def unknown(name:str)->Exception: # neither a task nor a folder nor a CSV
     "What to say about a name that leads nowhere"
     if re.search(r'[/\\.]', name): return FileNotFoundError(f'{name}: no such folder or CSV (looked from {Path.cwd()})')
-    near = difflib.get_close_matches(name, TASKS, 1, .5)
+    near = difflib.get_close_matches(name, [*TASKS, *BENCHMARKS], 1, .5)
     hint = f' Did you mean {near[0]!r}?' if near else ''
-    return ValueError(f'unknown task {name!r}.{hint} Built in: {", ".join(TASKS)}; or give a folder or a CSV')
+    return ValueError(f'unknown task {name!r}.{hint} Built in: {", ".join(TASKS)}; with a root: {", ".join(BENCHMARKS)}; or give a folder or a CSV')
 
-# %% ../nbs/00_data.ipynb #00-093
+# %% ../nbs/00_data.ipynb #00-094
+def benchmark(name:str): # -> key of `BENCHMARKS`, or None
+    "Is it one of the paper's datasets? A path is not."
+    try: return None if re.search(r'[/\\]', name) else canonical(name)
+    except ValueError: return None
+
+def paper_rows(name:str, root=None)->tuple: # key; the folder that holds them all
+    "The table of one of the paper's datasets, and its class names"
+    root = root or os.environ.get('CRAFT_NB_DATA')
+    if not root: raise FileNotFoundError(f'{name} is not built in: say which folder holds the datasets, root=... or $CRAFT_NB_DATA (for a folder of your own of that name: ./{name})')
+    rows, names, _ = benchmark_rows(name, root)
+    return [Row(*r) for r in rows if r[2] != 'val'], names
+
+# %% ../nbs/00_data.ipynb #00-095
 def find_rows(name, root=None)->tuple: # as in `fewshot`
     "The table behind a name, and the class names (None: as they appear)"
     name, env = str(name), os.environ.get('CRAFT_NB_DATA')
@@ -313,22 +327,24 @@ def find_rows(name, root=None)->tuple: # as in `fewshot`
     if name == 'fashion' and (root or (env and (Path(env)/name).is_dir())): return fashion_rows(data_root(name, root)), FASHION
     if name == 'digits': return digit_rows(), [*'0123456789']
     if name in TASKS: return asset_rows(name), None
+    if b := benchmark(name): return paper_rows(b, root)
     path = Path(name).expanduser()
     if not path.exists(): raise unknown(name)
     return own_rows(path), None
 
-# %% ../nbs/00_data.ipynb #00-094
+# %% ../nbs/00_data.ipynb #00-096
 def fewshot(
-    name,          # Built-in name, a folder (one folder a class), or a CSV of path,label[,split]
+    name,          # Built-in name, a dataset of the paper, a folder (one folder a class), or a CSV of path,label[,split]
     shots:int=16,  # Pictures a class to learn from; 0: none, for zero-shot
     seed:int=1,    # Which draw; the paper reports the mean over three
-    root=None,     # Folder of data that is not built in: `stamps`, the full `fashion`
+    root=None,     # Folder of data that is not built in: `stamps`, the full `fashion`, the paper's datasets
 )->FewShotTask:
     "A few-shot task"
     rows, names = find_rows(name, root)
-    return make_task(rows, str(name), shots, seed, names)
+    b = str(name) not in TASKS and benchmark(str(name))
+    return make_task(rows, str(name), shots, seed, names, BENCHMARKS[b]['template'] if b else TEMPLATE)
 
-# %% ../nbs/00_data.ipynb #00-098
+# %% ../nbs/00_data.ipynb #00-100
 class Table(list):
     "Dicts with the same keys, which print as a table"
     def __repr__(self):
@@ -337,7 +353,7 @@ class Table(list):
         width = [max(map(len, c)) for c in zip(*text)]
         return '\n'.join('  '.join(t.ljust(w) for t, w in zip(o, width)).rstrip() for o in text)
 
-# %% ../nbs/00_data.ipynb #00-099
+# %% ../nbs/00_data.ipynb #00-101
 def tasks(
     root=None, # Folder of the stamps, if not where their Debian package puts them
 )->Table:      # Of name, classes, pool, test, shots, what
