@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['METHODS', 'COMMANDS', 'run_method', 'summary', 'Report', 'open_box', 'run_task', 'compare', 'print_spread', 'tasks',
            'parse_switches', 'fit', 'recall_command', 'all16', 'pick_methods', 'find_classifier', 'predict',
-           'write_rows', 'demo', 'bench', 'serve', 'keys', 'table', 'main', 'usage']
+           'write_rows', 'demo', 'bench', 'bench_speed_of', 'report', 'data_check', 'data_sample', 'serve', 'keys',
+           'table', 'main', 'usage']
 
 # %% ../nbs/16_cli.ipynb #16-003
 import csv, json, shutil, sys, time
@@ -262,19 +263,70 @@ def demo(out: str='runs/demo',  # folder for report.json and report.png
     print(f'Test accuracy in percent. The report is {out}/report.json, the figure {out}/report.png')
 
 # %% ../nbs/16_cli.ipynb #16-037
-def bench(what: str,             # speed: the text tower and a whole run, against the straightforward way and the roofline
-          model: str='RN50',     # an open_clip name, with random weights; or craft-mini
-          classes: int=100,      # of ImageNet's class names, 1000 at most
-          shots: int=16,         # pictures a class
-          device: str='cpu',     # or cuda
-          out: str='runs/speed'): # folder for speed.json and speed.png
-    "Measure: minutes for RN50 with 100 classes on two cores."
-    from craft_nb.experiments import bench_speed
-    if what != 'speed': raise ValueError(f'no bench {what!r}: expected speed')
+def bench(what: str,           # table1, table3, figure2, ... (craft-nb bench list), all, a grid of your own in a YAML file; or speed
+          tasks: str=None,     # with commas between, in place of the grid's
+          shots: str=None,     # as 1,4,16
+          seeds: int=None,     # how many, from 1
+          methods: str=None,   # with semicolons between, as in the grid, e.g. "zero-shot;CraFT"
+          budget: int=None,    # queries a run
+          model: str=None,     # as for craft-nb fit; for speed: default RN50, with random weights
+          precision: str=None, # of the text tower: fp32 or bf16
+          quick: store_true=False, # the same grid small: two tasks, one seed, 246 queries; minutes
+          engine: str='local', # or ray: a cluster, with $RAY_ADDRESS
+          jobs: int=None,      # workers; default: one a core
+          gpus: float=0.,      # of a GPU for each run
+          log: str=None,       # tensorboard or wandb (offline): curves beside the lines
+          out: str=None,       # folder of the result lines; default runs/paper (runs/speed). Run again, it does what is missing
+          classes: int=100,    # for speed: of ImageNet's class names
+          device: str='cpu',   # for speed: or cuda
+          quiet: store_true=False): # no progress bar
+    "Measure: tables and figures of the paper on the built-in tasks, or speed."
+    if what == 'speed': return bench_speed_of(model or 'RN50', classes, int(shots or 16), device, out or 'runs/speed')
+    from craft_nb import experiments
+    if what == 'list': return print('\n'.join(f'{k:12} {t["title"]}' for k, t in experiments.PAPER['tables'].items()))
+    split = lambda text, f=str, by=',': text and [f(o.strip()) for o in text.split(by)]
+    only = dict(tasks=split(tasks), shots=split(shots, int), seeds=seeds and list(range(1, seeds + 1)), methods=split(methods, by=';'), budget=budget, model=model, precision=precision)
+    out = out or ('runs/quick' if quick else 'runs/paper')
+    experiments.bench(what, out, quick, only, jobs=jobs, engine=engine, gpus=gpus, progress=not quiet, log=log)
+    print(f'The lines are in {out}; all tables and figures of them: craft-nb report {out}' + (' --quick' if quick else ''))
+
+def bench_speed_of(model, classes, shots, device, out):
+    from craft_nb.speed import bench_speed
     bench_speed(out, model=model, classes=classes, shots=shots, device=device)
     print(f'Written to {out}/speed.json and {out}/speed.png')
 
-# %% ../nbs/16_cli.ipynb #16-039
+# %% ../nbs/16_cli.ipynb #16-038
+def report(runs: str,          # folder of result lines, as craft-nb bench writes them
+           out: str=None,      # folder for report.md and the figures; default: the same
+           quick: store_true=False): # the runs were made with --quick
+    "Tables and figures from result lines alone."
+    from craft_nb.experiments import report
+    text = report(runs, out, quick)
+    print(text)
+    print(f'Written to {out or runs}/report.md')
+
+# %% ../nbs/16_cli.ipynb #16-040
+def data_check(name: str,      # of the fifteen, as CoOp spells it: oxford_pets, dtd, imagenet_a, ...
+               root: str):     # the folder that holds them
+    "Compare a dataset of the paper on disk with Table 11, and its archives with known check sums."
+    from craft_nb.benchmarks import check, print_check
+    if not print_check(check(name, root)): sys.exit(f'{name} under {root} does not agree')
+
+def data_sample(name: str,     # of the fifteen
+                root: str,     # the folder that holds them
+                shots: int=16, # pictures a class
+                seed: int=1,   # which draw
+                out: str=None):# a JSON to write; default NAME-SHOTS-SEED.json
+    "Write down which pictures a seed draws, so that others can use the same."
+    from craft_nb.benchmarks import benchmark_rows, write_indices
+    from craft_nb.data import fewshot
+    rows, out = benchmark_rows(name, root)[0], out or f'{name}-{shots}-{seed}.json'
+    place = {r[0]: i for i, r in enumerate(rows)}
+    task = fewshot(name, shots, seed, root)
+    write_indices(out, name, seed, shots, [place[p] for p in task.train[0].sources], rows)
+    print(f'{len(task.train[1])} pictures of {len(task.classnames)} classes: {out}')
+
+# %% ../nbs/16_cli.ipynb #16-042
 def serve(model: str='craft-mini', # an open_clip name, a folder, or a checkpoint file
           pretrained: str=None,    # for an open_clip name: its weights, e.g. openai
           host: str='127.0.0.1',   # address to listen at; 0.0.0.0 is all of this machine's
@@ -290,7 +342,7 @@ def serve(model: str='craft-mini', # an open_clip name, a folder, or a checkpoin
     print(f'{model} at http://{host}:{port}, described at /docs; accounts and image sets in {store}; Ctrl-C stops it', file=sys.stderr)
     serve((model, pretrained), store, host, port, device, precision)
 
-# %% ../nbs/16_cli.ipynb #16-040
+# %% ../nbs/16_cli.ipynb #16-043
 def keys(what: str,            # add, list, or revoke
          name: Param('the account', str, opt=False, nargs='?')=None,
          budget: int=None,     # queries it may ask in all; default: no end
@@ -311,8 +363,8 @@ def table(rows: list): # of rows of cells
     widths = [max(map(len, col)) for col in zip(*cells)]
     for r in cells: print('  '.join(c.rjust(w) for c, w in zip(r, widths)))
 
-# %% ../nbs/16_cli.ipynb #16-042
-COMMANDS = {'fit': fit, 'predict': predict, 'tasks': tasks, 'demo': demo, 'bench': bench, 'serve': serve, 'serve keys': keys}
+# %% ../nbs/16_cli.ipynb #16-045
+COMMANDS = {'fit': fit, 'predict': predict, 'tasks': tasks, 'demo': demo, 'bench': bench, 'report': report, 'data check': data_check, 'data sample': data_sample, 'serve': serve, 'serve keys': keys}
 
 def main(argv: list=None): # words after `craft-nb`; default: the shell's
     "The `craft-nb` command."
@@ -328,5 +380,5 @@ def main(argv: list=None): # words after `craft-nb`; default: the shell's
 
 def usage() -> str:
     "What `craft-nb --help` prints."
-    lines = [f'  {n:10} {f.__doc__}' for n, f in COMMANDS.items()]
+    lines = [f'  {n:11} {f.__doc__}' for n, f in COMMANDS.items()]
     return '\n'.join(['usage: craft-nb COMMAND [options]; craft-nb COMMAND -h tells more', *lines])
