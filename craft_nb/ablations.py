@@ -48,6 +48,7 @@ def read_lines(where # a .jsonl file, or a folder of them
               ) -> list: # dicts; of two lines with one id the later counts
     "The result lines of runs."
     where = Path(where)
+    if not where.exists(): raise FileNotFoundError(f'{where} holds no result lines: there is no such file or folder')
     files = sorted(where.glob('*.jsonl')) if where.is_dir() else [where]
     rows = [json.loads(l) for f in files if f.name != 'failed.jsonl' for l in f.read_text(encoding='utf-8').splitlines() if l.endswith('}')]
     return list({r['id']: r for r in rows}.values())
@@ -64,15 +65,18 @@ def pivot(lines: list,        # result lines
           cols: str='task',   # key of the columns
           order: list=None    # of the rows; default: as they come
          ) -> Table:          # mean ± standard deviation over seeds, in percent
-    "Accuracies as a table; the last column is the mean over the columns, for rows that have all of them."
-    cell, of = per_seed(lines, lambda r: (r[rows], r[cols])), list(dict.fromkeys(r[cols] for r in lines))
+    "Accuracies as a table, of cells of which all runs are there; the last column is the mean over the columns, for rows that have all of them."
+    unit, of = lambda r: (r['task'], r['seed']), list(dict.fromkeys(r[cols] for r in lines))
+    want = {c: {unit(r) for r in lines if r[cols] == c} for c in of}
+    whole = {k for k in {(r[rows], r[cols]) for r in lines} if {unit(r) for r in lines if (r[rows], r[cols]) == k} == want[k[1]]}
+    cell = per_seed([r for r in lines if (r[rows], r[cols]) in whole], lambda r: (r[rows], r[cols]))
     show = lambda d: f'{np.mean(v):.1f} ± {np.std(v, ddof=1):.1f}' if len(v := list(d.values())) > 1 else f'{v[0]:.1f}'
     res = Table()
     for r in order or list(dict.fromkeys(o[rows] for o in lines)):
         ds = [cell.get((r, c)) for c in of]
         if not any(ds): continue
-        whole = {s: np.mean([d[s] for d in ds]) for s in ds[0] if all(s in d for d in ds)} if all(ds) else None
-        res.append({rows: r} | {str(c): show(d) if d else None for c, d in zip(of, ds)} | ({'mean': show(whole) if whole else None} if len(of) > 1 else {}))
+        total = {s: np.mean([d[s] for d in ds]) for s in ds[0] if all(s in d for d in ds)} if all(ds) else None
+        res.append({rows: r} | {str(c): show(d) if d else None for c, d in zip(of, ds)} | ({'mean': show(total) if total else None} if len(of) > 1 else {}))
     return res
 
 # %% ../nbs/08_ablations.ipynb #08-020
@@ -176,9 +180,9 @@ def paper_table(spec: dict, # a grid, as `PAPER`
     "A table with the paper's numbers beside ours, and what becomes of its claims."
     t, lines = spec['tables'][name], unfold(lines)
     res, printed = pivot(lines, t['rows'], t['cols']), t.get('paper', {})
+    several = sorted({k for p in printed.values() if isinstance(p, dict) for k in p})
     for r in res:
         p = printed.get(r[t['rows']])
-        if isinstance(p, dict): r |= {f'paper, {k}': p.get(k) for k in p}
-        elif printed: r['paper'] = p
+        r |= {f'paper, {k}': (p or {}).get(k) for k in several} if several else dict(paper=p) if printed else {}
     have = {r['method'] for r in lines}
     return t['title'], res, [verdict(lines, a, b, d) for a, b, d in t.get('claims', []) if {a, b} <= have]

@@ -353,6 +353,12 @@ class Table(list):
         width = [max(map(len, c)) for c in zip(*text)]
         return '\n'.join('  '.join(t.ljust(w) for t, w in zip(o, width)).rstrip() for o in text)
 
+    def markdown(self)->str:
+        "The same for a page of markdown; numbers to the right"
+        if not self: return ''
+        rows = [[*self[0]], ['---'] + ['---:']*(len(self[0]) - 1)] + [['' if v is None else str(v) for v in o.values()] for o in self]
+        return '\n'.join('| ' + ' | '.join(r) + ' |' for r in rows)
+
 # %% ../nbs/00_data.ipynb #00-101
 def tasks(
     root=None, # Folder of the stamps, if not where their Debian package puts them

@@ -6,7 +6,7 @@
 __all__ = ['CLASSES', 'JUDGES', 'ENGINES', 'FIGURES', 'base_box', 'judge', 'judged', 'test_logits', 'Trace', 'user_bytes',
            'run_cell', 'make_method', 'versions', 'thin', 'attempt', 'one_thread', 'local', 'on_ray', 'run_grid',
            'append', 'logger', 'beyond', 'costs', 'sizes', 'table11', 'figure2', 'figure3', 'view', 'draw', 'report',
-           'markdown', 'load_grid', 'bench']
+           'load_grid', 'bench']
 
 # %% ../nbs/11_experiments.ipynb #11-003
 import json, os, pickle, platform, time, traceback
@@ -300,16 +300,10 @@ def report(runs,             # folder with lines
     for name in spec['tables']:
         grid = cells(spec, name, quick); lines = lines_of(grid, every)
         if not lines and grid: continue
-        text += ['', f'## {name}', '', f'{len(lines)} of {len(grid)} runs.', '', *view(spec, name, lines, markdown)]
+        text += ['', f'## {name}', '', f'{len(lines)} of {len(grid)} runs.', '', *view(spec, name, lines, Table.markdown)]
         if file := draw(name, lines, out): text += ['', f'![{name}]({file})']
     (out/'report.md').write_text('\n'.join(text) + '\n', encoding='utf-8')
     return '\n'.join(text)
-
-def markdown(table: Table) -> str:
-    "A table as markdown."
-    keys = list(dict.fromkeys(k for r in table for k in r))
-    rows = [keys, ['---'] + ['---:']*(len(keys) - 1)] + [['' if r.get(k) is None else str(r[k]) for k in keys] for r in table]
-    return '\n'.join('| ' + ' | '.join(r) + ' |' for r in rows)
 
 # %% ../nbs/11_experiments.ipynb #11-042
 def load_grid(what: str) -> tuple: # a table of the paper, `all`, or a YAML file -> (spec, names of tables)
