@@ -157,7 +157,7 @@ def cells(spec: dict,   # a grid, as `PAPER`
         names = [o for t in listed(b['tasks']) for o in spec['tasks'].get(t, [t])]
         methods = [o for m in listed(b['methods']) for o in (code_switches() if m == 'code switches' else [m])]
         shots, seeds = listed(b['shots']), listed(b['seeds'])
-        if quick: names, shots, seeds, b['budget'], b['points'] = names[:2], sorted({shots[0], shots[-1]}), seeds[:1], 246, 2
+        if quick: names, shots, seeds, b['budget'], b['points'] = names[:2], sorted({shots[0], shots[-1]}), seeds[:1], 246, min(b['points'], 2)
         common = {k: b.get(k) for k in ('model', 'budget', 'precision', 'points', 'targets')}
         res += [make_cell(spec, m, task=t, shots=k, seed=s, **common) for t, k, s, m in product(names, shots, seeds, methods)]
     return res

@@ -8,6 +8,7 @@ __all__ = ['BudgetExceeded', 'Ledger', 'ImageSet', 'BlackBox', 'digest']
 # %% ../nbs/01_blackbox.ipynb #01-003
 import time, uuid
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from hashlib import sha256
 import torch
@@ -30,6 +31,7 @@ class Ledger:
     bytes_out: int = 0         # bytes of logits and embeddings sent back
     seconds: float = 0.        # time spent inside the box
     encoded: int = 0           # pictures encoded again, each under a visual prompt
+    texts: int = 0             # texts scored: K class names for each candidate
 
     @property
     def left(self) -> float: # queries still allowed; infinite without a cap
@@ -149,7 +151,7 @@ def _check_prompts(prompts):
 def _charge(self: BlackBox, answer, n, encoded, *sent): # a call that returns logits, candidates, pictures encoded again, tensors sent
     self.ledger.check(n)
     with self._clock(): logits = answer()
-    self.ledger.queries += n; self.ledger.encoded += encoded
+    self.ledger.queries += n; self.ledger.encoded += encoded; self.ledger.texts += n*logits.shape[-1]
     self.ledger.bytes_in += sum(t.nbytes for t in sent); self.ledger.bytes_out += logits.nbytes
     self.access.add('predictions')
     return logits
@@ -193,3 +195,13 @@ def query(self: BlackBox, prompts: Tensor, # (P, n, d) soft prompts
     "Score P prompt candidates on N uploaded pictures: P queries."
     _check_prompts(prompts)
     return torch.cat(list(self.query_chunks(prompts, images, visual)))
+
+# %% ../nbs/01_blackbox.ipynb #01-041
+@patch
+def asking(self: BlackBox, texts: list # M texts, in the place of the class names
+          ) -> BlackBox:               # with the image sets, the ledger and the access record of this one
+    "The same box, asked for other texts."
+    if isinstance(texts, str) or not len(texts): raise ValueError(f'texts={texts!r}: expected a list of texts, one at least')
+    box = copy(self)
+    box.classnames = list(texts)
+    return box

@@ -174,7 +174,7 @@ def fit(task: Param('built-in names with commas between ("craft-nb tasks" lists 
         budget: int=None,      # queries a fit may spend; default: the preset's, 8000 in the paper's
         preset: str='paper',   # or code: as the authors' release
         switches: str='',      # more settings as name=value, e.g. "sigma=0.5 centre=best"
-        model: str='craft-mini', # an open_clip name, a folder, a checkpoint file, or http://HOST:PORT of a service, with your key in CRAFT_NB_KEY
+        model: str='craft-mini', # or craft-mini-vit, an open_clip name, a folder, a checkpoint file, or http://HOST:PORT of a service, with your key in CRAFT_NB_KEY
         pretrained: str=None,  # for an open_clip name: its weights, e.g. openai
         device: str='cpu',     # or cuda
         precision: str='fp32', # of the text tower; bf16 is faster where the hardware has it
@@ -327,7 +327,7 @@ def data_sample(name: str,     # of the fifteen
     print(f'{len(task.train[1])} pictures of {len(task.classnames)} classes: {out}')
 
 # %% ../nbs/16_cli.ipynb #16-042
-def serve(model: str='craft-mini', # an open_clip name, a folder, or a checkpoint file
+def serve(model: str='craft-mini', # or craft-mini-vit, an open_clip name, a folder, or a checkpoint file
           pretrained: str=None,    # for an open_clip name: its weights, e.g. openai
           host: str='127.0.0.1',   # address to listen at; 0.0.0.0 is all of this machine's
           port: int=8000,          # where

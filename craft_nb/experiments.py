@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['CLASSES', 'JUDGES', 'ENGINES', 'FIGURES', 'base_box', 'judge', 'judged', 'test_logits', 'Trace', 'user_bytes',
-           'run_cell', 'make_method', 'versions', 'thin', 'attempt', 'one_thread', 'local', 'on_ray', 'run_grid',
-           'append', 'logger', 'beyond', 'costs', 'sizes', 'table11', 'figure2', 'figure3', 'view', 'draw', 'report',
-           'load_grid', 'bench']
+           'run_cell', 'kind_of', 'make_method', 'versions', 'thin', 'attempt', 'one_thread', 'local', 'on_ray',
+           'run_grid', 'append', 'logger', 'beyond', 'costs', 'sizes', 'table11', 'figure2', 'figure3', 'view', 'draw',
+           'report', 'load_grid', 'bench']
 
 # %% ../nbs/11_experiments.ipynb #11-003
 import json, os, pickle, platform, time, traceback
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from functools import lru_cache
+from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 import cma, matplotlib.pyplot as plt, numpy as np, torch, yaml
@@ -100,9 +101,16 @@ def run_cell(cell: dict,        # from `cells`
                 seconds=round(fitted - prepared, 2), whole_seconds=round(time.perf_counter() - start, 2), device=device, **versions(), history=thin(clf.history_))
 
 # %% ../nbs/11_experiments.ipynb #11-013
+def kind_of(name: str): # in `CLASSES`, or with its module, as in 'craft_nb.probes.Probes'
+    "The class that a grid's `is` names."
+    if name in CLASSES: return CLASSES[name]
+    module, _, cls = name.rpartition('.')
+    if module: return getattr(import_module(module), cls)
+    raise ValueError(f'is: {name}: expected one of {", ".join(CLASSES)}, or MODULE.CLASS')
+
 def make_method(cell, base, task):
     "The estimator of a cell, and a box of its own; zero-shot takes the task's own sentence."
-    kw = dict(cell['settings']); kind, ending = CLASSES[kw.pop('is')], '.'
+    kw = dict(cell['settings']); kind, ending = kind_of(kw.pop('is')), '.'
     if kw.get('templates') == 'clip': kw['templates'] = TEMPLATES
     elif kind is ZeroShot: head, ending = task.template.split('{}'); kw['templates'] = (head.strip(),)
     return kind(base.for_classes(task.classnames, ending=ending), seed=cell['seed'], **dict(budget=cell['budget']) | kw)
@@ -116,7 +124,7 @@ def thin(history, n=20) -> list: # rows of a run -> about n of them, rounded
     short = lambda v: round(v, 4) if isinstance(v, float) else v
     return [{k: short(v) for k, v in h.items()} for h in history[::max(1, len(history)//n)]]
 
-# %% ../nbs/11_experiments.ipynb #11-016
+# %% ../nbs/11_experiments.ipynb #11-018
 def attempt(cell, device='cpu') -> dict: # a line, or the cell with its error
     "`run_cell`, whatever happens."
     try: return run_cell(cell, device)
@@ -134,7 +142,7 @@ def local(todo, jobs, gpus):
             for f in as_completed(futures): yield f.result() if not f.exception() else dict(futures[f], error=repr(f.exception()))
         finally: pool.shutdown(cancel_futures=True)
 
-# %% ../nbs/11_experiments.ipynb #11-018
+# %% ../nbs/11_experiments.ipynb #11-020
 def on_ray(todo, jobs, gpus):
     "A Ray cluster, the one at $RAY_ADDRESS or one of this machine; yields lines as they come."
     try: import ray
@@ -150,7 +158,7 @@ def on_ray(todo, jobs, gpus):
 
 ENGINES = dict(local=local, ray=on_ray)
 
-# %% ../nbs/11_experiments.ipynb #11-019
+# %% ../nbs/11_experiments.ipynb #11-021
 def run_grid(grid: list,          # from `cells`
              out,                 # folder: `cells.jsonl` has the lines, `failed.jsonl` the errors
              jobs: int=None,      # workers; default: one a core
@@ -174,14 +182,14 @@ def run_grid(grid: list,          # from `cells`
     if failed: print(f'{failed} of {len(todo)} runs failed: {out}/failed.jsonl says why; the same command tries them again')
     return lines_of(grid, read_lines(out))
 
-# %% ../nbs/11_experiments.ipynb #11-020
+# %% ../nbs/11_experiments.ipynb #11-022
 def append(path: Path, line: dict):
     "Add a line, whole, behind whatever a killed writer left."
     with open(path, 'a+b') as f:
         if f.tell() and (f.seek(-1, 2), f.read(1))[1] != b'\n': f.write(b'\n')
         f.write(json.dumps(line, ensure_ascii=False).encode() + b'\n'); f.flush(); os.fsync(f.fileno())
 
-# %% ../nbs/11_experiments.ipynb #11-022
+# %% ../nbs/11_experiments.ipynb #11-024
 def logger(kind, out):
     "A function that takes a line and logs its history."
     name = lambda r: f'{r["method"]}-{r["task"]}-{r["shots"]}-{r["seed"]}'
@@ -199,7 +207,7 @@ def logger(kind, out):
     if kind not in kinds: raise ValueError(f'log {kind!r}: expected tensorboard or wandb')
     return kinds[kind]
 
-# %% ../nbs/11_experiments.ipynb #11-030
+# %% ../nbs/11_experiments.ipynb #11-032
 def beyond(lines: list) -> Table: # result lines
     "More than accuracy: means over the runs of each method, in percent, and how often a run ended below zero-shot."
     zero = {(r['model'], r['task']): r['accuracy'] for r in lines if r['method'] == 'zero-shot'}
@@ -220,7 +228,7 @@ def costs(lines: list) -> Table: # result lines
                         user_MB=round(mean(lambda r: r['user_bytes'])/1e6, 2), sees=', '.join(mine[0]['access']) or 'predictions'))
     return res
 
-# %% ../nbs/11_experiments.ipynb #11-034
+# %% ../nbs/11_experiments.ipynb #11-036
 def sizes(model: str='RN50', # an open_clip name
           K: int=1000,       # classes
           n: int=4           # prompt tokens
@@ -231,14 +239,14 @@ def sizes(model: str='RN50', # an open_clip name
     user = sum(p.nbytes for p in Refiner(K).parameters()) + 4*n*d
     return dict(user=user/1e6, server=sum(p.numel() for p in clip.parameters())*2/1e6)
 
-# %% ../nbs/11_experiments.ipynb #11-036
+# %% ../nbs/11_experiments.ipynb #11-038
 def table11() -> Table: # of the built-in tasks and the paper's fifteen datasets
     "Table 11: classes, training pool and test pictures."
     ours = [dict(dataset=t['name'], classes=t['classes'], train=t['pool'], test=t['test'], task=t['what']) for t in tasks() if t['classes']]
     theirs = [dict(dataset=v['paper'], classes=v['counts'][0], train=v['counts'][1], test=v['counts'][2], task='paper, Table 11') for k, v in BENCHMARKS.items()]
     return Table(ours + theirs)
 
-# %% ../nbs/11_experiments.ipynb #11-038
+# %% ../nbs/11_experiments.ipynb #11-040
 def figure2(lines: list): # result lines of several shots
     "Accuracy against shots: the mean, and each task."
     names = list(dict.fromkeys(r['task'] for r in lines))
@@ -264,7 +272,7 @@ def figure3(lines: list): # result lines with a trace
     ax.set(xlabel='queries', ylabel='test accuracy (%)'); ax.grid(alpha=.3); ax.legend(fontsize=7, frameon=False)
     return fig
 
-# %% ../nbs/11_experiments.ipynb #11-040
+# %% ../nbs/11_experiments.ipynb #11-042
 FIGURES = dict(figure2=figure2, figure3=figure3)
 
 def view(spec: dict,   # a grid
@@ -287,7 +295,7 @@ def draw(name, lines, out): # -> the figure's file, or None
     FIGURES[name](lines).savefig(Path(out)/f'{name}.png', dpi=120); plt.close()
     return f'{name}.png'
 
-# %% ../nbs/11_experiments.ipynb #11-041
+# %% ../nbs/11_experiments.ipynb #11-043
 def report(runs,             # folder with lines
            out=None,         # folder for report.md and the figures; default: the same
            quick: bool=False, # of runs with --quick
@@ -305,7 +313,7 @@ def report(runs,             # folder with lines
     (out/'report.md').write_text('\n'.join(text) + '\n', encoding='utf-8')
     return '\n'.join(text)
 
-# %% ../nbs/11_experiments.ipynb #11-042
+# %% ../nbs/11_experiments.ipynb #11-044
 def load_grid(what: str) -> tuple: # a table of the paper, `all`, or a YAML file -> (spec, names of tables)
     "Which tables of which grid."
     if what in PAPER['tables']: return PAPER, [what]

@@ -1,0 +1,31 @@
+"Scale of the visual tokens, and gain of BlackVIP, chosen on training pictures alone: a quarter of the shots is held back, no test picture is looked at."
+import argparse, json
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+import numpy as np, torch
+from craft_nb.clip import CLIPBlackBox
+from craft_nb.collab import hold_out
+from craft_nb.data import fewshot
+from craft_nb.visual import BlackVIP, TextVisual
+
+GRID = [(TextVisual, dict(visual_std=o, budget=410)) for o in (.1, .3, 1.)] + [(BlackVIP, dict(a=o, budget=160)) for o in (.0003, .003, .03)]
+
+def run(job):
+    name, seed, i = job
+    torch.set_num_threads(1)
+    kind, kw = GRID[i]; task = fewshot(name, 16, seed)
+    pics, y, (held, z) = hold_out(task.train[0], torch.as_tensor(task.train[1]), seed)
+    clf = kind(CLIPBlackBox('craft-mini-vit', task.classnames, precision='bf16'), seed=seed, **kw).fit(pics, y)
+    return dict(task=name, seed=seed, method=kind.__name__, **kw, held_out=100*clf.score(held, z), pictures=len(z))
+
+if __name__ == '__main__':
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument('--out', default='nbs/results/choose_visual.json'); p.add_argument('--jobs', type=int, default=2)
+    a = p.parse_args()
+    jobs = [(t, 1, i) for t in ('digits', 'animal_kinds') for i in range(len(GRID))]
+    with ProcessPoolExecutor(a.jobs, get_context('spawn')) as pool: rows = list(pool.map(run, jobs))
+    for kind, kw in GRID:
+        mine = [r for r in rows if r['method'] == kind.__name__ and all(r.get(k) == v for k, v in kw.items())]
+        print(f'{kind.__name__:10} {kw}: held out {np.mean([r["held_out"] for r in mine]):.1f} %  ' + '  '.join(f'{r["task"]} {r["seed"]}: {r["held_out"]:.1f}' for r in mine))
+    Path(a.out).write_text(json.dumps(rows, indent=1)+'\n')

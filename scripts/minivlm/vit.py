@@ -1,0 +1,106 @@
+"""Train `craft-mini-vit`, the second backbone: a small hybrid Vision Transformer that learns to see what `craft-mini` sees. nbs/90_minivlm.ipynb explains it.
+
+    python scripts/minivlm/vit.py --work build/minivlm --out craft_nb/assets/craft-mini-vit   # half an hour on two cores, after `make model` has fetched
+    python scripts/minivlm/vit.py --smoke --out build/smoke-vit                               # seconds, drawn shapes, no downloads"""
+import argparse, json, math, time
+from pathlib import Path
+import torch, torch.nn.functional as F
+from augment import augment, plain
+from build import MEAN, STD
+from craft_nb.clip import load_clip, with_vit
+from evaluate import GROUPS, image_features, text_features
+from fetch import TRAIN, emojis
+from pairs import captions, read
+from train import Pairs, drawn, features, log, share, task_hashes, told
+
+VIT = dict(image_size=96, stages=5, width=192, layers=4, heads=3)
+
+def make_views(clip, vit, pairs, p, n, gen, bs=64):
+    "What the teacher `clip` makes of `n` random views, unit vectors (n, e), and what the frozen stem of `vit` makes of them, (n, C, h, w)"
+    px, size, T, S = vit.image_size[0], clip.visual.image_size[0], [], []
+    idx = torch.multinomial(p, n, replacement=True, generator=gen)
+    for i, j in enumerate(idx.split(bs)):
+        x = augment(pairs.x[j], pairs.mono[j], gen)
+        T.append(F.normalize(features(clip.visual, x, bs, size), dim=-1).half())
+        S.append(features(vit.conv1[0], x, bs, px).bfloat16())
+        if i % 100 == 0: log(f'views {i*bs:7} of {n}')
+    return torch.cat(T), torch.cat(S)
+
+def judge(clip, vit, x, names, y, T):
+    "Top-1 of the teacher and of `vit` on pictures it never learnt from, in percent, and their vectors' mean cosine"
+    a, b = image_features(clip, x, clip.visual.image_size[0]), F.normalize(features(vit, x, 64, vit.image_size[0]), dim=-1)
+    top = lambda z: round(100*((z@T.T).argmax(-1) == y).float().mean().item(), 1)
+    return dict(teacher=top(a), vit=top(b), cosine=round(F.cosine_similarity(a, b).mean().item(), 3))
+
+def alike(z, t, words, tau=.05):
+    "How far the unit vectors `z` are from the teacher's `t` (B, e): 1 - cosine, and KL divergence of the choice among `words` (W, e)"
+    choice = lambda v: (v@words.T/tau).log_softmax(-1)
+    return 1-(z*t).sum(-1).mean(), F.kl_div(choice(z), choice(t), log_target=True, reduction='batchmean')
+
+def distil(vit, T, S, words, report, steps=10**9, minutes=15, bs=256, lr=1e-3, seed=4):
+    "Train all but the stem: the teacher's vectors `T`, and its choice among `words` (W, e), from the stem's maps `S`"
+    gen, t0 = torch.Generator().manual_seed(seed), time.time()
+    stem, vit.conv1[0] = vit.conv1[0], torch.nn.Identity()
+    vit.requires_grad_(True)
+    some = [o for k, o in vit.named_parameters() if o.ndim > 1 and 'embedding' not in k]
+    rest = [o for k, o in vit.named_parameters() if o.ndim < 2 or 'embedding' in k]
+    opt = torch.optim.AdamW([dict(params=some, weight_decay=.05), dict(params=rest, weight_decay=0)], lr=lr, betas=(.9, .98))
+    for i in range(steps):
+        f = max(i/steps, (time.time()-t0)/60/minutes)
+        if f >= 1: break
+        for g in opt.param_groups: g['lr'] = lr*min(1, (i+1)/100)*.5*(1+math.cos(math.pi*f))
+        k = torch.randint(len(T), (bs,), generator=gen)
+        with torch.autocast('cpu', torch.bfloat16): z = vit(S[k])
+        a, b = alike(F.normalize(z.float(), dim=-1), T[k].float(), words[torch.randint(len(words), (512,), generator=gen)])
+        loss = 4*a+b
+        opt.zero_grad(); loss.backward()
+        torch.nn.utils.clip_grad_norm_(vit.parameters(), 1.); opt.step()
+        if i % 100 == 0: log(f'vit {i:5} ({100*f:.0f}%): 1 - cosine {a.item():.3f}, words {b.item():.3f}')
+        if i % 1000 == 999 or i == steps-1:
+            vit.conv1[0] = stem; log(report()); vit.conv1[0] = torch.nn.Identity()
+    vit.conv1[0] = stem
+    return vit.eval().requires_grad_(False)
+
+def save(vit, out, results):
+    "Write the shape, and in half precision the weights beside the stem's"
+    from safetensors.torch import save_file
+    out = Path(out); out.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.half().contiguous() for k, v in vit.state_dict().items() if not k.startswith('conv1.0.')}, out/'vision.safetensors')
+    (out/'vision.safetensors').chmod(0o644)
+    (out/'vision.json').write_text(json.dumps(VIT)+'\n')
+    (out/'results.json').write_text(json.dumps(results, indent=1)+'\n')
+
+def main(work, out, minutes, n, smoke):
+    gen = torch.Generator().manual_seed(3)
+    clip = load_clip()[0]
+    vit = with_vit(load_clip()[0], **VIT).visual
+    cache = Path(work)/'cache'
+    if smoke:
+        pairs, n, minutes = Pairs([drawn()], lambda s, k: ([k], k.split(), ['shape'])), 64, .1
+        p, x, names, y = torch.ones(len(pairs)), plain(pairs.x), pairs.words, torch.tensor([o[0] for o in pairs.own])
+    else:
+        es = emojis(work)
+        pairs = Pairs(((s, *read(s, work, cache)) for s in TRAIN if s != 'streamline'), lambda s, k: captions(s, k, work), task_hashes(work, cache))
+        p = torch.tensor([share(s, es.get(k)) for s, k, *_ in pairs.row])
+        ks, x, *_ = read('streamline', work, cache)
+        i = [j for j, k in enumerate(ks) if es[k]['group'] in GROUPS]
+        x, names, y = plain(torch.tensor(x[i])), [es[ks[j]]['name'] for j in i], torch.arange(len(i))
+    words, T = told(clip, pairs.words), text_features(clip, names)
+    f = cache/f'views{n}.pt'
+    if f.exists() and not smoke: V = torch.load(f)
+    else:
+        V = make_views(clip, vit, pairs, p, n, gen)
+        if not smoke: torch.save(V, f)
+    report = lambda: judge(clip, vit, x, names, y, T)
+    log('before', report())
+    distil(vit, *V, words, report, minutes=minutes, steps=3 if smoke else 10**9)
+    log('after', res := report())
+    save(vit, out, dict(views=n, minutes=minutes, held_out=len(x), **res))
+
+if __name__ == '__main__':
+    a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    a.add_argument('--work', default='build/minivlm'); a.add_argument('--out', default='craft_nb/assets/craft-mini-vit')
+    a.add_argument('--minutes', type=float, default=15, help='of training, after the views are made'); a.add_argument('--views', type=int, default=120000)
+    a.add_argument('--smoke', action='store_true')
+    a = a.parse_args()
+    main(a.work, a.out, a.minutes, a.views, a.smoke)
