@@ -6,7 +6,7 @@
 __all__ = ['METHODS', 'COMMANDS', 'run_method', 'summary', 'Report', 'open_box', 'run_task', 'compare', 'print_spread', 'tasks',
            'parse_switches', 'fit', 'recall_command', 'all16', 'pick_methods', 'find_classifier', 'predict',
            'write_rows', 'demo', 'bench', 'bench_speed_of', 'report', 'data_check', 'data_sample', 'serve', 'keys',
-           'table', 'main', 'usage']
+           'table', 'main', 'underscored', 'usage']
 
 # %% ../nbs/16_cli.ipynb #16-003
 import csv, json, shutil, sys, time
@@ -343,17 +343,26 @@ def serve(model: str='craft-mini', # or craft-mini-vit, an open_clip name, a fol
     serve((model, pretrained), store, host, port, device, precision)
 
 # %% ../nbs/16_cli.ipynb #16-043
-def keys(what: str,            # add, list, or revoke
+def keys(what: str,            # add, limit (a new policy for an account), list, report (what each account could have learned of the model), or revoke
          name: Param('the account', str, opt=False, nargs='?')=None,
          budget: int=None,     # queries it may ask in all; default: no end
          price: float=0.,      # of a query
+         texts: int=None,      # policy: class names of a query at most
+         distinct: int=None,   # policy: different texts in all; a name behind another prompt is another text
+         top_k: int=None,      # policy: of each picture the k highest scores alone
+         decimals: int=None,   # policy: of each score
+         probabilities: store_true=False, # policy: in place of logits
+         noise: float=0.,      # policy: standard deviation of what is added to the logits
          store: str='craft-nb.sqlite'): # file of the accounts; made if missing
-    "Open, list and close the accounts of a service."
-    from craft_nb.service import SHOWN, Store
-    if what not in ('add', 'list', 'revoke') or not (name or what == 'list'): raise ValueError('expected add NAME, list, or revoke NAME')
+    "Open, limit, list and close the accounts of a service, and report what each could have learned."
+    from craft_nb.service import SHOWN, Policy, Store
+    if what not in ('add', 'limit', 'list', 'report', 'revoke') or not (name or what in ('list', 'report')): raise ValueError('expected add NAME, limit NAME, list, report, or revoke NAME')
+    policy = Policy(texts, distinct, top_k, decimals, probabilities, noise)
     s = Store(store)
-    if what == 'add': print(s.add(name, budget, price)); print('This key is shown once. The user sets CRAFT_NB_KEY to it.', file=sys.stderr)
+    if what == 'add': print(s.add(name, budget, price, policy)); print('This key is shown once. The user sets CRAFT_NB_KEY to it.', file=sys.stderr)
+    elif what == 'limit': s.limit(name, policy); print(f'{name}: {policy.given() or "no limits"}')
     elif what == 'revoke': s.revoke(name); print(f'{name}: the key is worth nothing now')
+    elif what == 'report': print(s.access_report())
     else: table([SHOWN] + [list(a.values()) for a in s.accounts()])
     s.close()
 
@@ -374,9 +383,13 @@ def main(argv: list=None): # words after `craft-nb`; default: the shell's
     if argv[0] == '--version': from craft_nb import __version__; return print(__version__)
     name = ' '.join(argv[:2]) if ' '.join(argv[:2]) in COMMANDS else argv[0]
     if name not in COMMANDS: sys.exit(f'craft-nb: no command {name!r}\n{usage()}')
-    args = vars(anno_parser(COMMANDS[name], prog=f'craft-nb {name}').parse_args(argv[len(name.split()):]))
+    args = vars(anno_parser(COMMANDS[name], prog=f'craft-nb {name}').parse_args([underscored(a) for a in argv[len(name.split()):]]))
     try: COMMANDS[name](**{k: v for k, v in args.items() if k not in ('pdb', 'xtra')})
     except (ValueError, TypeError, OSError, RuntimeError) as e: sys.exit(f'craft-nb {name}: {e}')
+
+def underscored(word: str): # --top-k is --top_k
+    head, eq, value = word.partition('=')
+    return '--' + head[2:].replace('-', '_') + eq + value if word.startswith('--') else word
 
 def usage() -> str:
     "What `craft-nb --help` prints."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WIRE', 'ERRORS', 'FILES', 'pack', 'unpack', 'Cut', 'frame', 'frames', 'refusal', 'waits', 'RemoteBlackBox',
-           'as_tensor', 'parts']
+           'as_logits', 'as_tensor', 'parts']
 
 # %% ../nbs/12_remote.ipynb #12-003
 import json, os, random, time, uuid
@@ -66,7 +66,7 @@ def frames(parts,            # bytes as they come, cut anywhere
     raise Cut('the answer ended before its last piece')
 
 # %% ../nbs/12_remote.ipynb #12-018
-ERRORS = {401: PermissionError, 402: BudgetExceeded, 404: KeyError, 409: ValueError, 413: ValueError, 422: ValueError}
+ERRORS = {401: PermissionError, 402: BudgetExceeded, 403: PermissionError, 404: KeyError, 409: ValueError, 413: ValueError, 422: ValueError}
 
 def refusal(status: int, text: str) -> Exception:
     "What a refused request raises."
@@ -110,7 +110,7 @@ def _meet(self: RemoteBlackBox):
     "Ask what is served, and what may be asked of it."
     m = self.model = self._ask('GET', '/v1/model')
     if m['wire'] != WIRE: raise RuntimeError(f'the server speaks version {m["wire"]} of the wire format, this craft_nb {WIRE}: install the same version on both sides')
-    self.max_bytes, self.max_candidates = m['max_bytes'], m['max_candidates']
+    self.max_bytes, self.max_candidates, self.policy = m['max_bytes'], m['max_candidates'], m.get('policy', {})
 
 @patch
 def fingerprint(self: RemoteBlackBox) -> dict: # SHA-256 of the weights, and the precision
@@ -137,6 +137,18 @@ def _ask(self: RemoteBlackBox, method, path, read=lambda r: json.loads(r.read() 
     raise ConnectionError(f'{self.spec["model"]} gives no answer ({why}); tried for {self.patience:.0f} s. What was paid for is answered when asked again with the same key')
 
 # %% ../nbs/12_remote.ipynb #12-025
+def as_logits(scores: Tensor,              # (..., K), NaN where the owner gave none
+              probabilities: bool=False    # or logits
+             ) -> Tensor:                  # (..., K)
+    "What can be made of an answer that was held back in part."
+    gone, k = scores.isnan(), (~scores.isnan()).sum(-1, keepdim=True)
+    low, high = scores.nan_to_num(torch.inf).amin(-1, keepdim=True), scores.nan_to_num(-torch.inf).amax(-1, keepdim=True)
+    step = torch.where(k > 1, (high - low)/(k - 1).clamp(min=1), 1.)
+    if probabilities: rest = ((1 - scores.nansum(-1, keepdim=True)).clamp(min=0)/gone.sum(-1, keepdim=True).clamp(min=1)).minimum(low)
+    Y = torch.where(gone, rest if probabilities else low - step, scores)
+    return Y.clamp(min=Y[Y > 0].min()/2 if (Y > 0).any() else 1e-6).log() if probabilities else Y
+
+# %% ../nbs/12_remote.ipynb #12-028
 def _pieces(r): return [unpack(f)[0] for f in frames(r.iter_raw())]
 
 @patch
@@ -154,9 +166,10 @@ def _logits(self: RemoteBlackBox, prompts, images):
     (id, n), low = images, self.transport == 'fp16'
     body = pack({'prompts': prompts.half() if low else prompts.float()}, images=id, classnames=self.classnames, dtype=self.transport)
     rows = torch.cat([p['logits'] for p in self._ask('POST', '/v1/query', _pieces, content=body, headers=self._name())])
-    return rows.float().view(len(prompts), n, len(self.classnames))     # they came as (P x N, K)
+    rows = rows.float().view(len(prompts), n, len(self.classnames))     # they came as (P x N, K)
+    return as_logits(rows, self.policy.get('probabilities', False)) if self.policy else rows
 
-# %% ../nbs/12_remote.ipynb #12-027
+# %% ../nbs/12_remote.ipynb #12-030
 FILES = '.png', '.jpg', '.jpeg', '.webp', '.gif', '.bmp'
 
 def as_tensor(source) -> Tensor: # what `open_picture` reads -> (bytes,) of a file, or (h, w, 3)
@@ -180,7 +193,7 @@ def parts(pictures,   # a sequence
             part += g
     yield part
 
-# %% ../nbs/12_remote.ipynb #12-029
+# %% ../nbs/12_remote.ipynb #12-032
 @patch
 def _encode(self: RemoteBlackBox, pictures, normalize=True):
     head, size, m = self._name(), 0, self.model

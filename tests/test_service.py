@@ -1,16 +1,16 @@
 "The service under strain: many clients, a bad line, kill -9 on either side, nonsense. The ledger stays exact, and a run the same, bit for bit."
-import io, json, logging, secrets, socket, time
+import io, json, logging, secrets, socket, sqlite3, time
 from concurrent.futures import ThreadPoolExecutor
 import httpx, numpy as np, pytest, torch
 from PIL import Image
 from faults import FAULTS, FIT, NAMES, PLENTY, Line, Owner, equal, killing, ledger, shots, use_and_kill
 from fuzz import Flood, bodies, operations, picture_files, pictures, query_of, send, small, upload_of
 from starlette.testclient import TestClient
-from craft_nb.blackbox import BudgetExceeded
+from craft_nb.blackbox import BudgetExceeded, digest
 from craft_nb.clip import CLIPBlackBox
 from craft_nb.collab import CraFT
-from craft_nb.remote import RemoteBlackBox, pack
-from craft_nb.service import Limits, Store, create_app, serving
+from craft_nb.remote import RemoteBlackBox, _pieces, pack
+from craft_nb.service import SCHEMA, Limits, Policy, Store, create_app, serving
 
 @pytest.fixture(autouse=True)
 def one_thread():
@@ -238,6 +238,85 @@ def test_unread_answer(model, store, key, prompts):
         with ask(url, f'POST /v1/query HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nIdempotency-Key: question\r\nContent-Length: {len(body)}', body):
             until(lambda: room.used, lambda n: n > 2**22)
             until(lambda: room.used, lambda n: n == 0, 30)
+
+# --- what an account gets
+
+def query(box, images, names, p): return box.asking(names).query(p, images)
+MANY = [f'thing {i}' for i in range(12)]
+
+def test_policy_answers(serve, store, key, prompts):
+    "Rounded, cut and turned into probabilities for one account, exact for the other; each is told what it gets"
+    poor = store.add('bob', policy=Policy(top_k=3, decimals=2, probabilities=True))
+    with serve() as url, RemoteBlackBox(url, key, MANY) as full, RemoteBlackBox(url, poor, MANY) as part:
+        assert full.policy == {} and part.policy == dict(top_k=3, decimals=2, probabilities=True)
+        Y, Z = (b.query(prompts[:2], b.upload(shots()[0])) for b in (full, part))
+        id = next(iter(part._store.values()))[0]
+        body = pack({'prompts': prompts[:2]}, images=id, classnames=MANY)
+        raw = torch.cat([o['logits'] for o in part._ask('POST', '/v1/query', _pieces, content=body, headers={'Idempotency-Key': 'as it came'})]).view_as(Y)
+    seen, top = ~raw.isnan(), Y.softmax(-1).topk(3)
+    assert (seen.sum(-1) == 3).all() and seen.gather(-1, top.indices).all()
+    assert torch.allclose(raw.gather(-1, top.indices), (100*top.values).round()/100, atol=1e-6)
+    assert Z.isfinite().all() and torch.equal(Z.argmax(-1), raw.nan_to_num(-1).argmax(-1))
+
+def test_policy_caps(serve, store, prompts):
+    "A query of too many names, or of too many new texts, is refused and costs nothing; texts that were asked before may be asked again"
+    key = store.add('ann', policy=Policy(texts=5, distinct=8))
+    with serve() as url, RemoteBlackBox(url, key, NAMES) as box:
+        images = box.upload(shots()[0])
+        assert box.model['max_classes'] == 5
+        with pytest.raises(ValueError, match='6 class names, and this account may send 5'): query(box, images, MANY[:6], prompts[:1])
+        query(box, images, MANY[:5], prompts[:1])
+        with pytest.raises(PermissionError, match='8 different texts scored, has had 5, and asks for 5 new'): query(box, images, MANY[:5], prompts[1:2])
+        query(box, images, MANY[2:5], prompts[:1]); query(box, images, MANY[3:8], prompts[:1])
+        with pytest.raises(PermissionError, match='another prompt'): query(box, images, MANY[8:9], prompts[:1])
+        assert box.account()['queries'] == 3
+    r, = store.access_report()
+    assert (r['texts'], r['directions'], r['answers'], r['images']) == ('8', '8 of 256', 4*(5 + 3 + 5), 4)
+
+def test_policy_caps_together(serve, store, prompts):
+    "Sixteen clients of one account cannot get past its texts"
+    key = store.add('ann', policy=Policy(distinct=20))
+    def ask(i):
+        with RemoteBlackBox(url, key, NAMES) as box:
+            try: query(box, box.upload(shots()[0][:1]), [f'{i}', f'{i} again', f'{i} and again'], prompts[:1]); return 1
+            except PermissionError: return 0
+    with serve() as url, ThreadPoolExecutor(16) as ex: assert sum(ex.map(ask, range(16))) == 6
+    assert store.distinct(1) == 18 and store.accounts()[0]['queries'] == 6
+
+def test_policy_noise(model, path, prompts):
+    "Asked again, by another account, after a restart: the same noise; another store or another prompt: other noise"
+    def answers(path, name, p):
+        s = Store(path); key = s.add(name, policy=Policy(noise=1.))
+        with serving(create_app(model, s, Limits(**PLENTY))) as url, RemoteBlackBox(url, key, MANY) as box:
+            images = box.upload(shots()[0]); Y = [box.query(p, images) for _ in range(2)]
+        s.close()
+        assert torch.equal(*Y)
+        return Y[0]
+    clean = model.asking(MANY).query(prompts[:2], model.upload(shots()[0]))
+    a, b, c, d = answers(path, 'ann', prompts[:2]), answers(path, 'bob', prompts[:2]), answers(path.with_suffix('.2'), 'ann', prompts[:2]), answers(path, 'eve', prompts[:2] + 1e-6)
+    assert torch.equal(a, b) and .8 < (a - clean).std() < 1.2
+    for o in (c, d): assert abs(float(torch.corrcoef(torch.stack([(a - clean).flatten(), (o - clean).flatten()]))[0, 1])) < .4
+
+def test_policy_changes(serve, store, key, prompts):
+    "A new policy holds from the next request on; a client that comes anew is told"
+    with serve() as url, RemoteBlackBox(url, key, MANY) as box:
+        images = box.upload(shots()[0]); box.query(prompts[:1], images)
+        store.limit('ann', Policy(texts=3))
+        with pytest.raises(ValueError, match='12 class names'): box.query(prompts[:1], images)
+        with RemoteBlackBox(url, key, MANY) as again: assert again.policy == dict(texts=3)
+    with pytest.raises(ValueError, match='no account'): store.limit('nobody', Policy())
+
+def test_old_store(model, path, prompts):
+    "A file from before there were policies is served, its ledger as it was"
+    with sqlite3.connect(path) as db:
+        db.executescript(SCHEMA.split('create table if not exists texts')[0])
+        db.execute('insert into accounts (name, key, budget, price, queries) values (?, ?, 50, 0, 7)', ('ann', digest('craft_old')))
+    db.close(); store = Store(path)
+    with serving(create_app(model, store)) as url, RemoteBlackBox(url, 'craft_old', NAMES) as box:
+        box.query(prompts[:3], box.upload(shots()[0]))
+        assert box.account()['queries'] == 10 and box.policy == {}
+    assert store.access_report()[0]['directions'] == '6 of 256'
+    store.close()
 
 # --- what is told
 
