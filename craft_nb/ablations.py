@@ -146,7 +146,7 @@ def make_cell(spec, method, **kw) -> dict:
 # %% ../nbs/08_ablations.ipynb #08-035
 def cells(spec: dict,   # a grid, as `PAPER`
           name: str,    # of a table in it
-          quick: bool=False, # two tasks, the fewest and the most shots, one seed, 246 queries
+          quick: bool=False, # two tasks, the fewest and the most shots, one seed, 287 queries
           **only        # tasks, shots, seeds, methods, budget, ... in place of the grid's
          ) -> list:     # dicts: model, task, shots, seed, method, settings, budget, precision, points, targets, id
     "The runs of a table."
@@ -157,7 +157,7 @@ def cells(spec: dict,   # a grid, as `PAPER`
         names = [o for t in listed(b['tasks']) for o in spec['tasks'].get(t, [t])]
         methods = [o for m in listed(b['methods']) for o in (code_switches() if m == 'code switches' else [m])]
         shots, seeds = listed(b['shots']), listed(b['seeds'])
-        if quick: names, shots, seeds, b['budget'], b['points'] = names[:2], sorted({shots[0], shots[-1]}), seeds[:1], 246, min(b['points'], 2)
+        if quick: names, shots, seeds, b['budget'], b['points'] = names[:2], sorted({shots[0], shots[-1]}), seeds[:1], 287, min(b['points'], 2)
         common = {k: b.get(k) for k in ('model', 'budget', 'precision', 'points', 'targets')}
         res += [make_cell(spec, m, task=t, shots=k, seed=s, **common) for t, k, s, m in product(names, shots, seeds, methods)]
     return res

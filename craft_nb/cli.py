@@ -271,7 +271,7 @@ def bench(what: str,           # table1, table3, figure2, ... (craft-nb bench li
           budget: int=None,    # queries a run
           model: str=None,     # as for craft-nb fit; for speed: default RN50, with random weights
           precision: str=None, # of the text tower: fp32 or bf16
-          quick: store_true=False, # the same grid small: two tasks, one seed, 246 queries; minutes
+          quick: store_true=False, # the same grid small: two tasks, one seed, 287 queries; minutes
           engine: str='local', # or ray: a cluster, with $RAY_ADDRESS
           jobs: int=None,      # workers; default: one a core
           gpus: float=0.,      # of a GPU for each run

@@ -27,12 +27,13 @@ from .refiner import Refiner
 from .collab import BoxClassifier, CraFT
 from .ablations import PAPER, Apart, cells, lines_of, measures, paper_table, per_seed, read_lines
 from .baselines import BBT, LFA, TEMPLATES, CoOp, ZeroShot
+from .features import CLIPAdapter, LinearProbe, TipAdapter
 from .zeroth import CBBT, ZIP, SharpZO
 from .visual import BlackVIP, CraFTvp, TextVisual
 
 # %% ../nbs/11_experiments.ipynb #11-008
 CLASSES = dict(ZeroShot=ZeroShot, BBT=BBT, CraFT=CraFT, Apart=Apart, CoOp=CoOp, LFA=LFA, ZIP=ZIP, SharpZO=SharpZO, CBBT=CBBT,
-               BlackVIP=BlackVIP, TextVisual=TextVisual, CraFTvp=CraFTvp)
+               BlackVIP=BlackVIP, TextVisual=TextVisual, CraFTvp=CraFTvp, LinearProbe=LinearProbe, CLIPAdapter=CLIPAdapter, TipAdapter=TipAdapter)
 
 @lru_cache(2)
 def base_box(model, precision, device): # the model is loaded once a worker

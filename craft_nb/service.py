@@ -555,7 +555,7 @@ def checked(self: Service, a, p):
     "The prompts as fp32, where model and limits allow them."
     lim = self.limits
     if p is None or p.ndim != 3 or p.dtype not in (torch.float32, torch.float16): raise Refused(422, 'body', 'expected a tensor prompts (P, n, d), fp32 or fp16')
-    if not 0 < len(p) <= lim.candidates or not p.shape[1]: raise Refused(422, 'body', f'prompts {tuple(p.shape)}: expected 1 to {lim.candidates} candidates of 1 token or more')
+    if not 0 < len(p) <= lim.candidates: raise Refused(422, 'body', f'prompts {tuple(p.shape)}: expected 1 to {lim.candidates} candidates')
     if not p.isfinite().all(): raise Refused(422, 'body', 'prompts hold infinities or no numbers')
     if len(a.classnames) > lim.classes or max(map(len, a.classnames)) > lim.name: raise Refused(413, 'classes', f'expected at most {lim.classes} class names of {lim.name} characters')
     with refusing(): box = self.batcher.named(a.classnames); box.check(p)

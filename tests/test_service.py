@@ -45,6 +45,17 @@ def local():
     torch.set_num_threads(1)
     return {b: fit(CLIPBlackBox('craft-mini', NAMES), b) for b in (77, 330)}
 
+# --- other texts
+
+@pytest.mark.parametrize('n', [4, 0])
+def test_asking(serve, key, model, prompts, n):
+    "Other texts over HTTP, behind a prompt or as whole sentences: the local answers, on the same account and pictures"
+    near, texts, p = model.for_classes(NAMES), ['tench', 'a red violin'], prompts[:1, :n]
+    with serve() as url, RemoteBlackBox(url, key, NAMES) as far:
+        a, b = [box.asking(texts).query(p, box.upload(shots()[0][:3])) for box in (near, far)]
+        assert b.shape == (1, 3, 2) and torch.allclose(a, b, atol=1e-4)
+        assert (far.ledger.queries, far.ledger.texts, far.ledger.images) == (1, 2, 3) and far.classnames == NAMES
+
 # --- accounts
 
 def test_budget_under_32_clients(serve, store, prompts):
