@@ -7,16 +7,26 @@ cfg    := settings.ini setup.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test export readme model clean
+.PHONY: help demo test test-browser docs exercises export readme model clean
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: $(VENV)/.installed  ## the method on three built-in tasks -> runs/demo/report.json and a figure
 	$(bin)/craft-nb demo --out runs/demo
 
 test: $(VENV)/.dev  ## every test: notebooks, sync, units, wheel (PYTEST='-k data' passes options on)
 	$(bin)/python -m pytest $(PYTEST)
+
+test-browser: $(VENV)/.dev  ## the widgets in JupyterLab and headless Chromium (which must be installed: apt-get install chromium)
+	$(bin)/python -m pip install -q -e '.[browser]'
+	$(bin)/python -m pytest tests/browser -s $(PYTEST)
+
+docs: $(VENV)/.dev  ## the site -> _docs/index.html, every link in it checked; it opens from the folder, without a server
+	$(bin)/python scripts/docs.py
+
+exercises: $(VENV)/.dev  ## the student's copy of the notebooks -> exercises/: bodies of marked functions gone, their tests left
+	$(bin)/python scripts/exercises.py
 
 export: $(VENV)/.dev  ## notebooks -> craft_nb/*.py
 	$(bin)/nbdev_clean
@@ -30,7 +40,7 @@ model: $(VENV)/.dev  ## train craft-mini again: an hour on two cores, and 1.5 GB
 	for s in fetch train overlap evaluate; do $(bin)/python scripts/minivlm/$$s.py --work build/minivlm || exit 1; done
 
 clean:  ## remove what was built, the environment too
-	rm -rf .venv build dist *.egg-info .pytest_cache
+	rm -rf .venv build dist _docs exercises *.egg-info .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:

@@ -20,7 +20,7 @@ setup(
     license='Apache-2.0', license_files=['LICENSE', 'NOTICE'],
     python_requires='>=' + cfg['min_python'],
     install_requires=cfg['requirements'].split(),
-    extras_require={k: cfg[f'{k}_requirements'].split() for k in ('dev', 'ray', 'log')},
+    extras_require={k: cfg[f'{k}_requirements'].split() for k in ('dev', 'docs', 'browser', 'ray', 'log')},
     packages=find_packages(include=['craft_nb', 'craft_nb.*']),
     package_data={'craft_nb': ['assets/**']},
     entry_points={'console_scripts': cfg['console_scripts'].split(),

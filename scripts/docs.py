@@ -1,0 +1,126 @@
+"Build the site: the notebooks as chapters, an API reference from the docments, a search, all of it readable from a folder."
+import html.parser, json, os, re, shutil, subprocess, sys, urllib.parse
+from pathlib import Path
+from fastcore.script import call_parse
+
+root = Path(__file__).resolve().parent.parent
+remote = re.compile(r'^(https?:)?//')
+
+def said(src):
+    "The directives of a cell, {'hide': '', 'output': 'false'}"
+    return {k: v.strip() for k, v in re.findall(r'^#\|\s*([\w-]+):?[ \t]*(.*)$', src, flags=re.M)}
+
+def chapter(nb, # a notebook, as JSON
+            names={}, # {public name: 'module'}, to link `name` to its reference
+            after='', # markdown for the end
+           ):
+    "The notebook as the site shows it: no hidden cells, no directives, names linked to the reference"
+    ref = lambda m: f'{{py:obj}}`{m[0][1:-1]} <craft_nb.{names[m[1]]}.{m[1]}>`' if m[1] in names else m[0]
+    for i, c in enumerate(nb['cells']):
+        src = ''.join(c['source'])
+        if c['cell_type'] == 'markdown':
+            parts = re.split(r'(^```.*?^```|\$\$.*?\$\$|\[[^\]]*\]\([^)]*\))', src, flags=re.M|re.S)
+            src = ''.join(p if j%2 else re.sub(r'(?<![`\w])`(\w+)`(?!`)', ref, p) for j, p in enumerate(parts))
+        else:
+            d = said(src)
+            if d.get('output') == 'false': c['outputs'] = []
+            tags = [t for t, on in {'remove-cell': 'hide' in d or 'default_exp' in d or d.get('include') == 'false', 'remove-input': d.get('echo') == 'false'}.items() if on]
+            c['metadata'] = {'tags': tags}
+            src = re.sub(r'^#\|.*\n?', '', src, flags=re.M).strip('\n')
+            if not src: c['metadata'] = {'tags': ['remove-cell']}
+        c['source'] = src
+    nb['cells'].append({'cell_type': 'markdown', 'id': 'after', 'metadata': {}, 'source': after})
+    return nb
+
+def title(nb): return re.search(r'^# (.+)$', '\n'.join(''.join(c['source']) for c in nb['cells']), flags=re.M)[1]
+
+def module(nb):
+    "The module that a notebook writes, or None"
+    m = re.search(r'^#\|\s*default_exp\s+(\w+)', '\n'.join(''.join(c['source']) for c in nb['cells']), flags=re.M)
+    return m and m[1]
+
+def exported():
+    "{module: its public names}, read from the modules without importing them"
+    alls = {p.stem: re.search(r'^__all__ = (\[.*?\])', p.read_text(encoding='utf-8'), flags=re.M|re.S) for p in sorted(root.glob('craft_nb/[!_]*.py'))}
+    return {k: eval(m[1]) for k, m in alls.items() if m}
+
+def lay(src # an empty folder
+       ):
+    "Write the pages from which Sphinx builds: chapters, answers, reference"
+    mods = exported()
+    names = {n: m for m, ns in mods.items() for n in ns}
+    names = {n: m for n, m in names.items() if sum(n in ns for ns in mods.values()) == 1}
+    for d in 'solutions', 'api', '_static': (src/d).mkdir(parents=True)
+    for f in root.glob('docs/*'): shutil.copy(f, src/('_static' if f.suffix == '.css' else '.')/f.name)
+    course = sorted(p for p in root.glob('nbs/[!_.]*.ipynb') if p.stem != 'index')
+    answers = sorted(root.glob('nbs/solutions/[!_.]*.ipynb'))
+    made, heads = {}, {}
+    for p in [*course, *answers, root/'nbs/index.ipynb']:
+        nb, rel = json.loads(p.read_text(encoding='utf-8')), p.relative_to(root/'nbs')
+        mod = module(nb)
+        after = [f'{{doc}}`Reference of craft_nb.{mod} </api/{mod}>`'] if mod in mods else []
+        if (root/'nbs/solutions'/p.name) in answers and p.parent.name == 'nbs': after += [f'{{doc}}`Answers </solutions/{p.stem}>`']
+        if mod: made[mod] = p
+        heads[rel] = title(nb)
+        if p.stem == 'index': after = [contents(heads, mods)]
+        (src/rel).write_text(json.dumps(chapter(nb, names, ' · '.join(after))), encoding='utf-8')
+    for m in mods:
+        t = f'craft_nb.{m}'
+        chap = f'Derived in :doc:`/{made[m].stem}`.\n\n' if m in made else ''
+        (src/f'api/{m}.rst').write_text(f'{t}\n{"="*len(t)}\n\n{chap}.. automodule:: {t}\n   :members:\n   :undoc-members:\n   :show-inheritance:\n', encoding='utf-8')
+
+def contents(heads, # {path of a notebook: its title}
+             mods):
+    "The tables of contents: the course in order, the answers, the reference"
+    toc = lambda cap, docs: '\n'.join(['```{toctree}', ':hidden:', f':caption: {cap}', '', *docs, '```', ''])
+    line = lambda p: f'{p.stem.split("_")[0]} · {heads[p]} <{p.with_suffix("").as_posix()}>'
+    course = [line(p) for p in heads if p.stem != 'index' and len(p.parts) == 1]
+    answers = [line(p) for p in heads if len(p.parts) > 1]
+    return '\n'.join([toc('The course', course), toc('Answers', answers), toc('Reference', [f'api/{m}' for m in mods])])
+
+class Links(html.parser.HTMLParser):
+    "Collect a page's anchors, links, and what it loads by itself"
+    def __init__(self):
+        super().__init__()
+        self.ids, self.hrefs, self.loads = set(), [], []
+    def handle_starttag(self, tag, attrs):
+        a = dict(attrs)
+        self.ids |= {a[k] for k in ('id', 'name') if a.get(k)}
+        if tag == 'a' and a.get('href'): self.hrefs.append(a['href'])
+        if tag == 'link' and a.get('rel') not in ('canonical',): self.loads.append(a.get('href', ''))
+        if tag in ('script', 'img', 'iframe', 'source') and a.get('src'): self.loads.append(a['src'])
+
+def broken(out # the built site
+          ): # problems, as text
+    "Links within the site that lead nowhere, and whatever a page would load from elsewhere"
+    pages = {}
+    for p in sorted(out.rglob('*.html')):
+        pages[p] = Links()
+        pages[p].feed(p.read_text(encoding='utf-8'))
+    bad = []
+    for p, l in pages.items():
+        here = p.relative_to(out)
+        bad += [f'{here}: loads {u} from elsewhere' for u in l.loads if remote.match(u)]
+        for u in [*l.hrefs, *l.loads]:
+            if remote.match(u) or re.match(r'(mailto|data|javascript):', u): continue
+            path, _, frag = u.partition('#')
+            to = (p.parent/urllib.parse.unquote(path.split('?')[0])).resolve() if path else p
+            if not to.exists(): bad.append(f'{here}: {u} leads nowhere')
+            elif frag and to in pages and urllib.parse.unquote(frag) not in pages[to].ids: bad.append(f'{here}: {u}: no such place on that page')
+    return bad
+
+@call_parse
+def main(out:str='_docs', # folder of the site, made anew
+         work:str='build/docs', # folder for the pages it is built from
+        ):
+    "Build the site and check every link in it"
+    out, work = (root/out).resolve(), (root/work).resolve()
+    for d in out, work: shutil.rmtree(d, ignore_errors=True)
+    lay(work/'pages')
+    r = subprocess.run([sys.executable, '-m', 'sphinx', '-q', '-j', '2', '-b', 'html', '-d', work/'doctrees', work/'pages', work/'html'], cwd=root, text=True, capture_output=True)
+    if r.returncode: sys.exit(f'Sphinx failed:\n{r.stdout}\n{r.stderr}')
+    shutil.move(work/'html', out)
+    bad = [*dict.fromkeys(l for l in r.stderr.splitlines() if 'WARNING' in l or 'ERROR' in l), *broken(out)]
+    n = len(list(out.rglob('*.html')))
+    print(f'{os.path.relpath(out)}/index.html: {n} pages, {len(bad)} problems', *bad, sep='\n')
+    sys.exit(bool(bad))

@@ -1,0 +1,33 @@
+"The student's copy: every exercise fails a test until it is written, and what we wrote passes it."
+import importlib.util, json, sys
+import pytest
+from conftest import name, root, run
+
+spec = importlib.util.spec_from_file_location('exercises', root/'scripts/exercises.py')
+exercises = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(exercises)
+course = exercises.course()
+
+def test_blank():
+    "One-line bodies, long ones, comments above them, methods; the docstring stays"
+    src = '#| export\n#| exercise\ndef f(x:int # a number\n     )->int: # more\n    "Say"\n    # how\n    y = x\n    return y\n\n@patch\ndef g(self:C): return 1\n'
+    assert exercises.blank(src).splitlines() == ['#| export', 'def f(x:int # a number', '     )->int: # more', '    "Say"',
+        "    raise NotImplementedError('exercise: f')", '', '@patch', "def g(self:C): raise NotImplementedError('exercise: g')"]
+
+def test_copy(tmp_path):
+    "What `make exercises` writes: no body of a marked function, no output, everything else"
+    rc, out = run([sys.executable, 'scripts/exercises.py', '--out', tmp_path/'ex'])
+    assert rc == 0 and f'{len(course)} notebooks' in out, out
+    for p, nb in course.items():
+        got = json.loads((tmp_path/'ex'/p.name).read_text(encoding='utf-8'))
+        text = '\n'.join(''.join(c['source']) for c in got['cells'])
+        names = [n for ns in exercises.marked(nb).values() for n in ns]
+        assert all(f"NotImplementedError('exercise: {n}')" in text for n in names)
+        assert not any(c.get('outputs') for c in got['cells']) and len(got['cells']) == len(nb['cells']) + 1
+
+@pytest.mark.parametrize('path', course, ids=name)
+def test_exercises(path):
+    "Without a function the cells after it fail; with it they pass (tests/test_notebooks.py runs them all)"
+    rc, out = run([sys.executable, 'scripts/exercises.py', '--check', path], OMP_NUM_THREADS='1')
+    print(out)
+    assert rc == 0 and 'exercise' in out, out
