@@ -18,6 +18,9 @@ def relink(cell):
     "Make links relative to `nbs/` relative to the root"
     fix = lambda m: m[1] + Path(os.path.normpath(f'nbs/{m[2]}')).as_posix()
     if cell.cell_type == 'markdown': cell.source = link.sub(fix, cell.source)
+    for o in cell.get('outputs', []):
+        md = o.get('data', {}).get('text/markdown')
+        if md: o['data']['text/markdown'] = link.sub(fix, ''.join(md))
 
 def obey(cell):
     "Follow `#| echo: false` and `#| output: false`, then drop the directives"
