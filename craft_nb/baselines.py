@@ -20,10 +20,11 @@ from .clip import CLIPBlackBox, WhiteBox
 from .collab import BoxClassifier, CraFT
 from .data import Table
 
-# %% ../nbs/09_baselines.ipynb #09-010
+# %% ../nbs/09_baselines.ipynb #09-013
 @contextmanager
-def uploaded(box: BlackBox, pictures, # pictures, or an `ImageSet` of them, which is left where it is
-             queries: int=1):         # that will be asked; if fewer are left, nothing is sent
+def uploaded(box: BlackBox,    # where the pictures go
+             pictures,         # pictures, or an `ImageSet` of them, which is left where it is
+             queries: int=1):  # that will be asked; if fewer are left, nothing is sent
     "Pictures in the box, for the length of a `with`."
     box.ledger.check(queries)
     images = pictures if isinstance(pictures, ImageSet) else box.upload(pictures)
@@ -31,7 +32,11 @@ def uploaded(box: BlackBox, pictures, # pictures, or an `ImageSet` of them, whic
     finally:
         if images is not pictures: box.forget(images)
 
-def check_labels(box: BlackBox, pictures, labels) -> Tensor: # (N,) int64
+# %% ../nbs/09_baselines.ipynb #09-015
+def check_labels(box: BlackBox, # whose classes they are
+                 pictures,      # N pictures
+                 labels         # (N,) class indices 0 to K-1
+                ) -> Tensor:    # (N,) int64
     "Labels as a tensor: one a picture, each the number of a class."
     y, K = torch.as_tensor(labels).long(), len(box.classnames)
     if len(pictures) != len(y): raise ValueError(f'{len(pictures)} pictures but {len(y)} labels: one label a picture')
@@ -39,26 +44,32 @@ def check_labels(box: BlackBox, pictures, labels) -> Tensor: # (N,) int64
         raise ValueError(f'labels are {sorted(set(y.tolist()))}: expected numbers from 0 to {K-1}, one for each class name of the box')
     return y
 
-# %% ../nbs/09_baselines.ipynb #09-013
+# %% ../nbs/09_baselines.ipynb #09-018
 TEMPLATES = 'itap of a', 'a bad photo of the', 'a origami', 'a photo of the large', 'art of the', 'a photo of the small'
 
-# %% ../nbs/09_baselines.ipynb #09-022
+# %% ../nbs/09_baselines.ipynb #09-030
 class ZeroShot(BoxClassifier):
     "A hand-made prompt, or several whose logits are averaged; nothing is learned."
     def __init__(self, box: BlackBox,              # where the queries go
-                 seed: int=0, budget: int=8000, progress: bool=False, # of no use here: kept so that all methods are made alike
-                 templates: tuple=('a photo of a',)): # T beginnings of a sentence; the box puts class name and full stop behind
+                 seed: int=0,                  # of no use here: kept so that all methods are made alike
+                 budget: int=8000,             # the same
+                 progress: bool=False,         # the same
+                 templates: tuple=('a photo of a',)): # J beginnings of a sentence; the box puts class name and full stop behind
         self.box, self.seed, self.budget, self.progress, self.templates = box, seed, budget, progress, templates
 
-    def fit(self, pictures=None, labels=None, callback=None):
-        "Embed the templates; pictures and labels are not looked at, and no query is asked."
-        ts = self.templates
-        if isinstance(ts, str) or not len(ts): raise ValueError(f'templates={ts!r}: expected a tuple of sentence beginnings, as in ("a photo of a",)')
-        self.prompts_ = [self.box.embed(t) for t in ts]
-        self.prompt_, self.classes_, self.history_ = self.prompts_[0], np.arange(len(self.box.classnames)), [dict(queries=0)]
-        return self
+# %% ../nbs/09_baselines.ipynb #09-031
+@patch
+def fit(self: ZeroShot, pictures=None, # not looked at
+        labels=None,                   # not looked at
+        callback=None):                # not called
+    "Embed the templates; no query is asked."
+    ts = self.templates
+    if isinstance(ts, str) or not len(ts): raise ValueError(f'templates={ts!r}: expected a tuple of sentence beginnings, as in ("a photo of a",)')
+    self.prompts_ = [self.box.embed(t) for t in ts]
+    self.prompt_, self.classes_, self.history_ = self.prompts_[0], np.arange(len(self.box.classnames)), [dict(queries=0)]
+    return self
 
-# %% ../nbs/09_baselines.ipynb #09-023
+# %% ../nbs/09_baselines.ipynb #09-032
 @patch
 @torch.no_grad()
 def decision_function(self: ZeroShot, pictures # N pictures, or an `ImageSet` of them
@@ -68,38 +79,52 @@ def decision_function(self: ZeroShot, pictures # N pictures, or an `ImageSet` of
     with uploaded(self.box, pictures, len(self.prompts_)) as images:
         return torch.stack([self.box.query(p[None], images)[0] for p in self.prompts_]).mean(0)
 
-# %% ../nbs/09_baselines.ipynb #09-027
+# %% ../nbs/09_baselines.ipynb #09-038
 class BBT(CraFT):
     "Black-box tuning: the prompt by CMA-ES, and no refiner (Sun et al., 2022), with CraFT's settings."
-    def __init__(self, box: BlackBox, seed: int=0, budget: int=8000, progress: bool=False,
-                 **kwargs): # `preset`, and any of CraFT's `Switches`
+    def __init__(self, box: BlackBox,     # where the queries go
+                 seed: int=0,             # of A and CMA-ES
+                 budget: int=8000,        # queries of a fit
+                 progress: bool=False,    # show a progress bar
+                 **kwargs):               # `preset`, and any of CraFT's `Switches`
         super().__init__(box, seed=seed, progress=progress, budget=budget, **dict(dict(learn_refiner=False), **kwargs))
 
     def _resolve(self, y):
         if self.switches['learn_refiner']: raise ValueError('BBT has no refiner: use CraFT')
         return super()._resolve(y)
 
-# %% ../nbs/09_baselines.ipynb #09-041
+# %% ../nbs/09_baselines.ipynb #09-055
 def epochs_by_shots(shots: int) -> int: # pictures of the rarest class -> epochs
     "As CoOp's scripts: 200 from 8 shots up, 100 at 2 and 4, 50 at 1."
     return 200 if shots >= 8 else 100 if shots >= 2 else 50
 
-def learning_rate(epoch: int, epochs: int, lr: float, warmup: float) -> float: # of this epoch
+# %% ../nbs/09_baselines.ipynb #09-057
+def learning_rate(epoch: int,   # which, from 0
+                  epochs: int,  # of the whole run
+                  lr: float,    # the highest
+                  warmup: float # of the first epoch
+                 ) -> float:    # of this epoch
     "One epoch at `warmup`, then a cosine from `lr` down."
     return lr*(1 + math.cos(math.pi*(epoch - 1)/epochs))/2 if epoch else warmup
 
-def batches(n: int, size: int, epochs: int, gen: torch.Generator): # -> (epoch, places of a batch), one after the other
+# %% ../nbs/09_baselines.ipynb #09-060
+def batches(n: int,    # pictures
+            size: int, # of a batch
+            epochs: int, # passes over the pictures
+            gen: torch.Generator): # of the order -> (epoch, places of a batch), one after the other
     "Shuffled batches; in each epoch the last one is dropped if it is not full, unless it is the only one."
     for e in range(epochs):
         for b in torch.randperm(n, generator=gen).split(size)[:max(1, n//size)]: yield e, b
 
-# %% ../nbs/09_baselines.ipynb #09-046
-def open_wall(box, method: str) -> WhiteBox: # who asks
+# %% ../nbs/09_baselines.ipynb #09-065
+def open_wall(box,          # any box
+              method: str   # who asks
+             ) -> WhiteBox: # `features` and `classifiers`
     "The box without its wall, if it is one of ours."
     if isinstance(box, CLIPBlackBox): return WhiteBox(box)
     raise ValueError(f'{method} must see more than predictions, and a {type(box).__name__} gives no more: use a CLIPBlackBox, or CraFT')
 
-# %% ../nbs/09_baselines.ipynb #09-048
+# %% ../nbs/09_baselines.ipynb #09-067
 class CoOp(BoxClassifier):
     "A prompt learned by gradients through the text tower (Zhou et al., 2022): white box."
     def __init__(self, box: CLIPBlackBox,        # one whose wall can be opened
@@ -111,12 +136,13 @@ class CoOp(BoxClassifier):
                  lr: float=.002,                 # the highest learning rate
                  batch_size: int=32,             # pictures a step
                  epochs: int=None,               # None: by shots
-                 momentum: float=.9, weight_decay: float=5e-4, # of SGD
+                 momentum: float=.9,             # of SGD
+                 weight_decay: float=5e-4,       # of SGD
                  warmup: float=1e-5):            # learning rate of the first epoch
         self.box, self.seed, self.budget, self.progress, self.n_ctx, self.init = box, seed, budget, progress, n_ctx, init
         self.lr, self.batch_size, self.epochs, self.momentum, self.weight_decay, self.warmup = lr, batch_size, epochs, momentum, weight_decay, warmup
 
-# %% ../nbs/09_baselines.ipynb #09-049
+# %% ../nbs/09_baselines.ipynb #09-068
 @patch
 def _first(self: CoOp, gen):
     for n in ('n_ctx', 'batch_size', 'epochs'):
@@ -127,13 +153,13 @@ def _first(self: CoOp, gen):
     return p.clone().requires_grad_()
 
 @patch
-def _step(self: CoOp, p, Y, y):
+def _step(self: CoOp, p, Y, y): # `_opt`, over p, is made by `fit`
     loss = F.cross_entropy(Y, y)
     self._opt.zero_grad(); loss.backward(); self._opt.step()
     self.prompt_ = p.detach().clone()
     return loss.item()
 
-# %% ../nbs/09_baselines.ipynb #09-050
+# %% ../nbs/09_baselines.ipynb #09-069
 @patch
 def fit(self: CoOp, pictures, # N pictures, or an `ImageSet` of them
         labels,               # (N,) class indices 0 to K-1
@@ -143,9 +169,9 @@ def fit(self: CoOp, pictures, # N pictures, or an `ImageSet` of them
     gen, self.history_, self.classes_ = torch.Generator().manual_seed(self.seed), [], np.arange(len(box.classnames))
     p, epochs = self._first(gen), self.epochs or epochs_by_shots(int(y.bincount(minlength=len(box.classnames)).min()))
     self.prompt_, self._opt = p.detach(), torch.optim.SGD([p], self.lr, self.momentum, weight_decay=self.weight_decay)
-    before, total = box.ledger.queries, epochs*max(1, len(y)//self.batch_size)
+    before, total = box.ledger.queries, epochs*max(1, len(y)//self.batch_size)             # steps of all epochs
     with box.ledger.limit(self.budget), uploaded(box, pictures) as images:
-        X, y, steps = white.features(images), y.to(box.device), int(min(total, box.ledger.left))
+        X, y, steps = white.features(images), y.to(box.device), int(min(total, box.ledger.left)) # and those that may be paid for
         for e, b in tqdm(islice(batches(len(y), self.batch_size, epochs, gen), steps), 'CoOp', steps, disable=not self.progress):
             self._opt.param_groups[0]['lr'] = learning_rate(e, epochs, self.lr, self.warmup)
             loss = self._step(p, X[b] @ white.classifiers(p[None])[0].T, y[b])
@@ -153,7 +179,7 @@ def fit(self: CoOp, pictures, # N pictures, or an `ImageSet` of them
             if callback: callback(self)
     return self
 
-# %% ../nbs/09_baselines.ipynb #09-057
+# %% ../nbs/09_baselines.ipynb #09-078
 def procrustes(X: Tensor, # (N, e) image features
                T: Tensor  # (N, e) the text feature that each should have
               ) -> Tensor: # (e, e) orthogonal W
@@ -161,22 +187,27 @@ def procrustes(X: Tensor, # (N, e) image features
     U, _, V = torch.linalg.svd(X.T @ T)
     return U @ V
 
-def toward_identity(W: Tensor, beta: float) -> Tensor: # beta from 0, W, to 1, the identity
+# %% ../nbs/09_baselines.ipynb #09-081
+def toward_identity(W: Tensor,  # (e, e)
+                    beta: float # 0: W, 1: the identity
+                   ) -> Tensor: # (e, e)
+    "A part of the way from W to the identity."
     return W + beta*(torch.eye(len(W)).to(W) - W)
 
-# %% ../nbs/09_baselines.ipynb #09-066
-def reranking_loss(Z: Tensor, # (N, e) mapped image features
+# %% ../nbs/09_baselines.ipynb #09-092
+def reranking_loss(Z: Tensor, # (N, e) mapped image features, of any length
                    T: Tensor, # (K, e) text features, of length 1
                    y: Tensor, # (N,) classes
                    k: int=3,  # nearest classes that count
-                   scale: float=4.) -> Tensor:
+                   scale: float=4. # what divides the margin, s
+                  ) -> Tensor: # mean over pictures and neighbours
     "ARL: the own class nearer than each of the k nearest, by a margin that grows with how unlike the two texts are."
     Z, own = F.normalize(Z, dim=-1), T[y]
     d, near = torch.cdist(Z, T).topk(min(k, len(T)), largest=False)
     margin = (1 - (T[near]*own[:, None]).sum(-1))/scale
     return ((Z - own).norm(dim=-1, keepdim=True) + margin - d).relu().mean()
 
-# %% ../nbs/09_baselines.ipynb #09-069
+# %% ../nbs/09_baselines.ipynb #09-095
 class LFA(BoxClassifier):
     "A linear map of image features onto text features (Ouali et al., 2023): it must be given both."
     def __init__(self, box: CLIPBlackBox, # one whose wall can be opened
@@ -185,13 +216,17 @@ class LFA(BoxClassifier):
                  progress: bool=False,    # show a progress bar
                  init: str='a photo of a',# the prompt of the text features
                  beta: float=None,        # how far the start goes back to the identity, 0 to 1; None: by cross-validation
-                 iters: int=200, lr: float=5e-4, weight_decay: float=5e-4, # of AdamW, with a cosine to 1e-7
-                 k: int=3, scale: float=4.,               # of the loss
-                 noise: float=.035, dropout: float=.05):  # on the features, each in half of the steps
+                 iters: int=200,          # steps of AdamW
+                 lr: float=5e-4,          # of AdamW, with a cosine to 1e-7
+                 weight_decay: float=5e-4,# of AdamW
+                 k: int=3,                # of the loss: nearest classes that count
+                 scale: float=4.,         # of the loss: what divides the margin
+                 noise: float=.035,       # spread of the noise on the features, in half of the steps
+                 dropout: float=.05):     # share of the features that are dropped, in half of the steps
         self.box, self.seed, self.budget, self.progress, self.init, self.beta = box, seed, budget, progress, init, beta
         self.iters, self.lr, self.weight_decay, self.k, self.scale, self.noise, self.dropout = iters, lr, weight_decay, k, scale, noise, dropout
 
-# %% ../nbs/09_baselines.ipynb #09-071
+# %% ../nbs/09_baselines.ipynb #09-097
 @patch
 def _choose_beta(self: LFA, X, T, y, gen):
     "The best of 25 by the accuracy on three random fifths that were held back."
@@ -202,6 +237,7 @@ def _choose_beta(self: LFA, X, T, y, gen):
         right += [(X[held] @ toward_identity(W, b) @ T.T).argmax(-1).eq(y[held]).sum().item() for b in betas]
     return float(betas[right.argmax()])
 
+# %% ../nbs/09_baselines.ipynb #09-098
 @patch
 def _batch(self: LFA, X, gen):
     "Three quarters of the pictures, their features disturbed: places, features."
@@ -211,7 +247,7 @@ def _batch(self: LFA, X, gen):
     if drop: Z = Z*(torch.rand(Z.shape, generator=gen) > self.dropout).to(Z)/(1 - self.dropout)
     return b, Z
 
-# %% ../nbs/09_baselines.ipynb #09-072
+# %% ../nbs/09_baselines.ipynb #09-099
 @patch
 def _train(self: LFA, X, T, y, gen, callback):
     "AdamW on the re-ranking loss, from `W_`."
@@ -226,7 +262,7 @@ def _train(self: LFA, X, T, y, gen, callback):
         self.history_.append(dict(queries=1, loss=loss.item()))
         if callback: callback(self)
 
-# %% ../nbs/09_baselines.ipynb #09-073
+# %% ../nbs/09_baselines.ipynb #09-100
 @patch
 def fit(self: LFA, pictures, # N pictures, or an `ImageSet` of them
         labels,              # (N,) class indices 0 to K-1
@@ -242,7 +278,7 @@ def fit(self: LFA, pictures, # N pictures, or an `ImageSet` of them
     self._train(X, T, y, gen, callback)
     return self
 
-# %% ../nbs/09_baselines.ipynb #09-074
+# %% ../nbs/09_baselines.ipynb #09-101
 @patch
 @torch.no_grad()
 def decision_function(self: LFA, pictures # N pictures, or an `ImageSet` of them
@@ -252,7 +288,7 @@ def decision_function(self: LFA, pictures # N pictures, or an `ImageSet` of them
     with uploaded(self.box, pictures, 0) as images: X = open_wall(self.box, 'LFA').features(images)
     return F.normalize(X @ self.W_, dim=-1) @ self.classifiers_.T
 
-# %% ../nbs/09_baselines.ipynb #09-080
+# %% ../nbs/09_baselines.ipynb #09-116
 SEEN = 'predictions', 'features', 'gradients', 'architecture', 'two towers'
 
 def access_report(methods: dict # name -> a fitted method, each with a box of its own

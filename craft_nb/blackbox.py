@@ -15,11 +15,11 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
-# %% ../nbs/01_blackbox.ipynb #01-011
+# %% ../nbs/01_blackbox.ipynb #01-015
 class BudgetExceeded(RuntimeError):
     "A query would cost more than the ledger still allows; nothing was charged."
 
-# %% ../nbs/01_blackbox.ipynb #01-012
+# %% ../nbs/01_blackbox.ipynb #01-017
 @dataclass
 class Ledger:
     "What a box was asked so far, and how much more it may be asked."
@@ -33,17 +33,20 @@ class Ledger:
     encoded: int = 0           # pictures encoded again, each under a visual prompt
     texts: int = 0             # texts scored: K class names for each candidate
 
-    @property
-    def left(self) -> float: # queries still allowed; infinite without a cap
-        "What is left of the budget."
-        return float('inf') if self.budget is None else self.budget - self.queries
+# %% ../nbs/01_blackbox.ipynb #01-018
+@patch(as_prop=True)
+def left(self: Ledger) -> float: # queries still allowed; infinite without a cap
+    "What is left of the budget."
+    return float('inf') if self.budget is None else self.budget - self.queries
 
-    def check(self, n: int): # candidates about to be sent
-        "Raise `BudgetExceeded` if `n` more queries do not fit."
-        if n > self.left: raise BudgetExceeded(f'{n} queries asked, {self.left} left of a budget of {self.budget}: '
-                                               'send fewer candidates or raise the budget')
+# %% ../nbs/01_blackbox.ipynb #01-020
+@patch
+def check(self: Ledger, n: int): # candidates about to be sent
+    "Raise `BudgetExceeded` if `n` more queries do not fit."
+    if n > self.left: raise BudgetExceeded(f'{n} queries asked, {self.left} left of a budget of {self.budget}: '
+                                           'send fewer candidates or raise the budget')
 
-# %% ../nbs/01_blackbox.ipynb #01-015
+# %% ../nbs/01_blackbox.ipynb #01-023
 @patch
 @contextmanager
 def limit(self: Ledger, n: int|None): # queries allowed inside the `with`; None: no further cap
@@ -53,7 +56,7 @@ def limit(self: Ledger, n: int|None): # queries allowed inside the `with`; None:
     try: yield self
     finally: self.budget = old
 
-# %% ../nbs/01_blackbox.ipynb #01-018
+# %% ../nbs/01_blackbox.ipynb #01-027
 @dataclass(frozen=True)
 class ImageSet:
     "A handle to uploaded pictures; the features stay with the box."
@@ -61,38 +64,45 @@ class ImageSet:
     n: int  # pictures in the set
     def __len__(self): return self.n
 
-# %% ../nbs/01_blackbox.ipynb #01-021
+# %% ../nbs/01_blackbox.ipynb #01-030
 class BlackBox:
     "A vision-language model seen from outside: prompts and pictures in, logits out, each query in the ledger."
-    max_bytes = 2**26 # largest piece of an answer that `query_chunks` hands out, in bytes; the text features of a piece, up to 1,024 wide, count too
+    max_bytes = 2**26     # largest piece of an answer that `query_chunks` hands out, in bytes; the text features of a piece, up to 1,024 wide, count too
     max_candidates = 1024 # most candidates of a piece
-    spec = {}         # what a user needs to open the same box again
-    key = None        # idempotency key of the next request; None: the box makes a fresh one
-    offers = {}       # kinds of visual prompt that the box takes, and their shapes
+    spec = {}             # what a user needs to open the same box again
+    key = None            # idempotency key of the next request (`12_remote`); None: the box makes a fresh one
+    offers = {}           # kinds of visual prompt that the box takes, and their shapes (`10_visual_prompts`)
 
     def __init__(self, classnames: list, # K class names
                  budget: int|None=None): # queries the owner allows in all; None: no cap
         self.classnames, self.ledger, self._store = list(classnames), Ledger(budget), {}
-        self._runs = {} # what the ledger holds of each run that can be resumed (`07_collab`)
+        self._runs = {}     # what the ledger holds of each run that can be resumed (`07_collab`)
         self.access = set() # what users saw of the model: predictions, and more only where a box gives more
         if isinstance(classnames, str): raise ValueError(f'classnames is the text {classnames!r}: give a list of names; weights go with the model, as in ("RN50", "openai")')
         if not self.classnames: raise ValueError('classnames is empty: give the names of the classes to tell apart')
 
-    def __deepcopy__(self, memo): return self # an account, not data: a copied estimator pays from the same ledger
+# %% ../nbs/01_blackbox.ipynb #01-032
+@patch
+def _encode(self: BlackBox, pictures, **kw): raise NotImplementedError   # -> (features to keep, bytes received)
+@patch
+def _embed(self: BlackBox, text): raise NotImplementedError              # -> (n, d)
+@patch
+def _logits(self: BlackBox, prompts, features): raise NotImplementedError # (P, n, d), features -> (P, N, K)
+@patch
+def _seen(self: BlackBox, prompt, visual, pictures): raise NotImplementedError # (n, d), a visual prompt, kept pictures -> (N, K)
 
-    # what the owner fills in
-    def _encode(self, pictures, **kw): raise NotImplementedError # -> (features to keep, bytes received)
-    def _embed(self, text): raise NotImplementedError            # -> (n, d)
-    def _logits(self, prompts, features): raise NotImplementedError # (P,n,d), features -> (P,N,K)
-    def _seen(self, prompt, visual, pictures): raise NotImplementedError # (n,d), a visual prompt, kept pictures -> (N,K)
+# %% ../nbs/01_blackbox.ipynb #01-034
+@patch
+@contextmanager
+def _clock(self: BlackBox):
+    start = time.perf_counter(); self.ledger.calls += 1
+    try: yield
+    finally: self.ledger.seconds += time.perf_counter() - start
 
-    @contextmanager
-    def _clock(self):
-        start = time.perf_counter(); self.ledger.calls += 1
-        try: yield
-        finally: self.ledger.seconds += time.perf_counter() - start
+@patch
+def __deepcopy__(self: BlackBox, memo): return self # an account, not data
 
-# %% ../nbs/01_blackbox.ipynb #01-023
+# %% ../nbs/01_blackbox.ipynb #01-036
 @patch
 def upload(self: BlackBox,
            pictures, # a sequence of N pictures (what a box accepts is its own affair)
@@ -109,12 +119,13 @@ def upload(self: BlackBox,
     self.ledger.images += len(pictures); self.ledger.bytes_in += size
     return images
 
+# %% ../nbs/01_blackbox.ipynb #01-037
 @patch
 def forget(self: BlackBox, images: ImageSet): # a handle from `upload`
     "Drop an image set from the box."
     self._store.pop(images.id, None)
 
-# %% ../nbs/01_blackbox.ipynb #01-024
+# %% ../nbs/01_blackbox.ipynb #01-039
 @patch
 def embed(self: BlackBox, text: str # e.g. 'a photo of a'
          ) -> Tensor: # (n, d) token embeddings
@@ -123,26 +134,7 @@ def embed(self: BlackBox, text: str # e.g. 'a photo of a'
     self.ledger.bytes_in += len(text.encode()); self.ledger.bytes_out += p0.nbytes
     return p0
 
-# %% ../nbs/01_blackbox.ipynb #01-026
-def digest(*parts) -> str: # bytes, tensors, or anything whose text says what it is -> 64 hex digits
-    "SHA-256 of the parts, in order."
-    h = sha256()
-    for p in parts:
-        if isinstance(p, Tensor): p = f'{p.dtype}{tuple(p.shape)}'.encode() + p.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-        h.update(sha256(p if isinstance(p, bytes) else str(p).encode()).digest())
-    return h.hexdigest()
-
-@patch
-def fingerprint(self: BlackBox) -> dict: # of a run that can be resumed, a part
-    "What tells the model of this box from another."
-    return dict(self.spec)
-
-@patch
-def left(self: BlackBox) -> float: # queries; infinite without a cap
-    "What this box may still be asked."
-    return self.ledger.left
-
-# %% ../nbs/01_blackbox.ipynb #01-029
+# %% ../nbs/01_blackbox.ipynb #01-041
 def _check_prompts(prompts):
     if not isinstance(prompts, Tensor) or prompts.ndim != 3:
         raise ValueError(f'prompts must be a tensor of shape (P, n, d), got {tuple(getattr(prompts, "shape", ())) or type(prompts)}')
@@ -156,6 +148,7 @@ def _charge(self: BlackBox, answer, n, encoded, *sent): # a call that returns lo
     self.access.add('predictions')
     return logits
 
+# %% ../nbs/01_blackbox.ipynb #01-045
 @patch
 def query_chunks(self: BlackBox, prompts: Tensor, # (P, n, d) soft prompts
                  images: ImageSet,                # a handle from `upload`
@@ -168,7 +161,32 @@ def query_chunks(self: BlackBox, prompts: Tensor, # (P, n, d) soft prompts
     step = max(1, min(self.max_candidates, self.max_bytes // (4 * (len(images) + 1024) * len(self.classnames))))
     for p in prompts.split(step): yield self._charge(lambda: self._logits(p, self._store[images.id]), len(p), 0, p)
 
-# %% ../nbs/01_blackbox.ipynb #01-031
+# %% ../nbs/01_blackbox.ipynb #01-047
+@patch
+def query(self: BlackBox, prompts: Tensor, # (P, n, d) soft prompts
+          images: ImageSet,                # a handle from `upload`
+          visual: Tensor|None=None         # visual prompts (P, ...), one a candidate
+         ) -> Tensor:                      # (P, N, K) logits Y_I
+    "Score P prompt candidates on N uploaded pictures: P queries."
+    _check_prompts(prompts)
+    return torch.cat(list(self.query_chunks(prompts, images, visual)))
+
+@patch
+def left(self: BlackBox) -> float: # queries; infinite without a cap
+    "What this box may still be asked."
+    return self.ledger.left
+
+# %% ../nbs/01_blackbox.ipynb #01-081
+@patch
+def asking(self: BlackBox, texts: list # M texts, in the place of the class names
+          ) -> BlackBox:               # with the image sets, the ledger and the access record of this one
+    "The same box, asked for other texts."
+    if isinstance(texts, str) or not len(texts): raise ValueError(f'texts={texts!r}: expected a list of texts, one at least')
+    box = copy(self)
+    box.classnames = list(texts)
+    return box
+
+# %% ../nbs/01_blackbox.ipynb #01-086
 @patch
 def check_visual(self: BlackBox, visual: Tensor, # (P, ...)
                  P: int):                        # candidates
@@ -186,22 +204,16 @@ def _visual_chunks(self: BlackBox, prompts, images, visual):
     if kind == 'tokens': self.access.add('architecture')
     for p, v in zip(prompts, visual): yield self._charge(lambda: self._seen(p, v, kept)[None], 1, len(images), p, v)
 
-# %% ../nbs/01_blackbox.ipynb #01-032
-@patch
-def query(self: BlackBox, prompts: Tensor, # (P, n, d) soft prompts
-          images: ImageSet,                # a handle from `upload`
-          visual: Tensor|None=None         # visual prompts (P, ...), one a candidate
-         ) -> Tensor:                      # (P, N, K) logits Y_I
-    "Score P prompt candidates on N uploaded pictures: P queries."
-    _check_prompts(prompts)
-    return torch.cat(list(self.query_chunks(prompts, images, visual)))
+# %% ../nbs/01_blackbox.ipynb #01-092
+def digest(*parts) -> str: # bytes, tensors, or anything whose text says what it is -> 64 hex digits
+    "SHA-256 of the parts, in order."
+    h = sha256()
+    for p in parts:
+        if isinstance(p, Tensor): p = f'{p.dtype}{tuple(p.shape)}'.encode() + p.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        h.update(sha256(p if isinstance(p, bytes) else str(p).encode()).digest())
+    return h.hexdigest()
 
-# %% ../nbs/01_blackbox.ipynb #01-041
 @patch
-def asking(self: BlackBox, texts: list # M texts, in the place of the class names
-          ) -> BlackBox:               # with the image sets, the ledger and the access record of this one
-    "The same box, asked for other texts."
-    if isinstance(texts, str) or not len(texts): raise ValueError(f'texts={texts!r}: expected a list of texts, one at least')
-    box = copy(self)
-    box.classnames = list(texts)
-    return box
+def fingerprint(self: BlackBox) -> dict: # of a run that can be resumed, a part
+    "What tells the model of this box from another."
+    return dict(self.spec)

@@ -12,7 +12,7 @@ from fastcore.basics import patch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
-# %% ../nbs/04_cmaes.ipynb #04-093
+# %% ../nbs/04_cmaes.ipynb #04-165
 def check_start(
     m:np.ndarray,  # initial mean, (dim,)
     dim:int,       # length of z
@@ -29,7 +29,7 @@ def check_start(
     if not (lo<hi and (lo<=m).all() and (m<=hi).all()):
         raise ValueError(f'bounds={bounds}; expected (lo, hi) with lo < hi and the initial mean between them')
 
-# %% ../nbs/04_cmaes.ipynb #04-094
+# %% ../nbs/04_cmaes.ipynb #04-167
 class CMAES:
     "pycma behind `ask` and `tell`: it minimises, from its own random numbers."
     def __init__(self,
@@ -49,14 +49,14 @@ class CMAES:
             bounds=list(bounds or (None,None)), AdaptSigma=CMAAdaptSigmaCSA, verbose=-10)
         self.es = cma.CMAEvolutionStrategy(m, sigma, opts | options)
 
-# %% ../nbs/04_cmaes.ipynb #04-095
+# %% ../nbs/04_cmaes.ipynb #04-169
 @patch
 def ask(self:CMAES) -> Tensor: # (popsize, dim) float32
     "Sample a generation."
     with self.blas.limit(limits=1, user_api='blas'): self.pop = self.es.ask()
     return torch.tensor(np.array(self.pop), dtype=torch.float32)
 
-# %% ../nbs/04_cmaes.ipynb #04-096
+# %% ../nbs/04_cmaes.ipynb #04-172
 @patch
 def tell(self:CMAES,
     fitness # (popsize,) tensor or array, in the order of `ask`; lower is better
@@ -71,13 +71,14 @@ def tell(self:CMAES,
     pop,self.pop = self.pop,None
     with self.blas.limit(limits=1, user_api='blas'): self.es.tell(pop, f.tolist())
 
-# %% ../nbs/04_cmaes.ipynb #04-097
+# %% ../nbs/04_cmaes.ipynb #04-175
 @patch(as_prop=True)
 def mean(self:CMAES) -> Tensor: # (dim,) float32, within the bounds
     "The centre of the search, m: the answer once it ends."
     m = self.es.gp.pheno(self.es.mean, into_bounds=self.es.boundary_handler.repair)
     return torch.tensor(m, dtype=torch.float32)
 
+# %% ../nbs/04_cmaes.ipynb #04-176
 @patch(as_prop=True)
 def sigma(self:CMAES) -> float: # > 0
     "The step size, σ."
@@ -88,7 +89,7 @@ def generation(self:CMAES) -> int: # 0 before the first `tell`
     "How many generations were told."
     return self.es.countiter
 
-# %% ../nbs/04_cmaes.ipynb #04-098
+# %% ../nbs/04_cmaes.ipynb #04-178
 @patch(as_prop=True)
 def best(self:CMAES) -> Tensor: # (dim,) float32; None before the first `tell`
     "The best candidate ever told."

@@ -23,7 +23,7 @@ from .cmaes import CMAES
 from .losses import cross_entropy
 from .collab import STEPS, BoxClassifier, CraFT
 
-# %% ../nbs/10_visual_prompts.ipynb #10-015
+# %% ../nbs/10_visual_prompts.ipynb #10-017
 class VisualSpace:
     "Visual prompts `B w`: a random subspace, `dim` wide, through the empty prompt."
     def __init__(self,
@@ -39,13 +39,16 @@ class VisualSpace:
         g = torch.Generator().manual_seed(seed + 1_000_003)    # other numbers than those of the text's A
         self.B = torch.randn(math.prod(self._small), dim, generator=g)*std
 
-    def __call__(self,
-        w:Tensor   # points of the subspace (P, dim)
-    ) -> Tensor:   # visual prompts (P, *shape)
-        v = (check_z(w, self.dim).to(self.B) @ self.B.T).unflatten(-1, self._small)
-        return v if len(self.shape) == 2 else F.interpolate(v, self.shape[1:], mode='bilinear')
+# %% ../nbs/10_visual_prompts.ipynb #10-019
+@patch
+def __call__(self:VisualSpace,
+    w:Tensor   # points of the subspace (P, dim)
+) -> Tensor:   # visual prompts (P, *shape)
+    "The visual prompts at some points."
+    v = (check_z(w, self.dim).to(self.B) @ self.B.T).unflatten(-1, self._small)
+    return v if len(self.shape) == 2 else F.interpolate(v, self.shape[1:], mode='bilinear')
 
-# %% ../nbs/10_visual_prompts.ipynb #10-029
+# %% ../nbs/10_visual_prompts.ipynb #10-040
 def pick_kind(box: BlackBox,      # what it `offers` decides
               kind: str|None=None # 'tokens' or 'pixels'; None: tokens if the box takes them, else pixels
              ) -> str:            # the kind
@@ -55,28 +58,50 @@ def pick_kind(box: BlackBox,      # what it `offers` decides
     raise ValueError(f'this box takes no visual prompts that are {kind}, only {" or ".join(box.offers) or "text prompts"}: '
                      'give another kind or another box, or learn without them (CraFT); BlackVIP needs none')
 
-# %% ../nbs/10_visual_prompts.ipynb #10-032
+# %% ../nbs/10_visual_prompts.ipynb #10-043
 class Sighted(GetAttr):
     "A box that keeps the pictures, and sends the visual prompts `v` beside the prompts of each query."
     _default = 'box'
-    def __init__(self, box: BlackBox): self.box, self.v = box, None
-    def upload(self, pictures, **kw): return self.box.upload(pictures, keep=True, **kw)
-    def query_chunks(self, prompts, images): return self.box.query_chunks(prompts, images, self.v)
-    def query(self, prompts, images): return self.box.query(prompts, images, self.v)
+    def __init__(self, box: BlackBox): # that offers visual prompts
+        self.box, self.v = box, None
 
-# %% ../nbs/10_visual_prompts.ipynb #10-033
+# %% ../nbs/10_visual_prompts.ipynb #10-044
+@patch
+def upload(self: Sighted, pictures, # as the box takes them
+           **kw):                   # of its `upload`
+    "As the box's, and it keeps the pictures."
+    return self.box.upload(pictures, keep=True, **kw)
+
+@patch
+def query(self: Sighted, prompts: Tensor, # (P, n, d)
+          images: ImageSet                # from `upload`
+         ) -> Tensor:                     # (P, N, K)
+    "As the box's, with `v` beside the prompts."
+    return self.box.query(prompts, images, self.v)
+
+@patch
+def query_chunks(self: Sighted, prompts: Tensor, # (P, n, d)
+                 images: ImageSet):              # from `upload`
+    "As the box's, with `v` beside the prompts."
+    return self.box.query_chunks(prompts, images, self.v)
+
+# %% ../nbs/10_visual_prompts.ipynb #10-046
 class TwoSpaces:
     "One search point for both prompts: those of the text come out, those of the pictures go to the box."
     def __init__(self, text,       # a `PromptSpace`
-                 visual,           # a `VisualSpace`
-                 box: Sighted):    # where visual prompts go
+                 visual: VisualSpace, # where visual prompts come from
+                 box: Sighted):    # where they go
         self.text, self.visual, self.box, self.p0, self.dim = text, visual, box, text.p0, text.dim + visual.dim
 
-    def __call__(self, z: Tensor): # point(s) (P, dim) or (dim,), text first -> prompts (P, n, d) or (n, d)
-        self.box.v = self.visual(torch.atleast_2d(z)[:, self.text.dim:])
-        return self.text(z[..., :self.text.dim])
+# %% ../nbs/10_visual_prompts.ipynb #10-047
+@patch
+def __call__(self: TwoSpaces, z: Tensor # point(s) (P, dim) or (dim,), text first
+            ) -> Tensor:                # text prompts (P, n, d) or (n, d)
+    "Text prompts; the visual ones are left at the box."
+    self.box.v = self.visual(torch.atleast_2d(z)[:, self.text.dim:])
+    return self.text(z[..., :self.text.dim])
 
-# %% ../nbs/10_visual_prompts.ipynb #10-035
+# %% ../nbs/10_visual_prompts.ipynb #10-052
 class CraFTvp(CraFT):
     "CraFT with visual prompts, searched together with the text (the paper's Table 9)."
     needs_pictures, own = False, ('kind', 'visual_dim', 'visual_std', 'tokens', 'grid')
@@ -94,23 +119,29 @@ class CraFTvp(CraFT):
         CraFT.__init__(self, box, preset, seed, progress, **kwargs)
         self.kind, self.visual_dim, self.visual_std, self.tokens, self.grid = kind, visual_dim, visual_std, tokens, grid
 
-# %% ../nbs/10_visual_prompts.ipynb #10-036
+# %% ../nbs/10_visual_prompts.ipynb #10-053
 @patch
-def get_params(self: CraFTvp, deep=True): return CraFT.get_params(self) | {k: getattr(self, k) for k in self.own}
+def get_params(self: CraFTvp, deep: bool=True # as scikit-learn asks
+              ) -> dict:                      # name -> value
+    "CraFT's settings and its own."
+    return CraFT.get_params(self) | {k: getattr(self, k) for k in self.own}
 
 @patch
-def set_params(self: CraFTvp, **kw):
+def set_params(self: CraFTvp, **kw): # name=value
+    "Change settings."
     for k in [k for k in kw if k in self.own]: setattr(self, k, kw.pop(k))
     return CraFT.set_params(self, **kw)
 
-# %% ../nbs/10_visual_prompts.ipynb #10-038
+# %% ../nbs/10_visual_prompts.ipynb #10-055
 @patch(as_prop=True)
 def visual_(self: CraFTvp): # (1, ...), or None
     "The visual prompt that goes with `prompt_`."
     return getattr(getattr(self, '_box', None), 'v', None)
 
 @patch
-def visual(self: CraFTvp): return self.visual_
+def visual(self: CraFTvp) -> Tensor: # (1, ...), or None
+    "What to send beside the pictures."
+    return self.visual_
 
 @patch
 def zero_shot(self: CraFTvp):
@@ -118,7 +149,7 @@ def zero_shot(self: CraFTvp):
     self._box = self.box
     return CraFT.zero_shot(self)
 
-# %% ../nbs/10_visual_prompts.ipynb #10-040
+# %% ../nbs/10_visual_prompts.ipynb #10-057
 @patch
 def _start(self: CraFTvp, pictures, y):
     "As CraFT's, with the visual coordinates behind those of the text, on a box that keeps the pictures."
@@ -131,7 +162,7 @@ def _start(self: CraFTvp, pictures, y):
     self._es = CMAES(self._space.dim, s.sigma, s.popsize, self.seed, s.bounds, AdaptSigma=STEPS[s.step_size])
     self.prompt_ = self._space(torch.zeros(self._space.dim))
 
-# %% ../nbs/10_visual_prompts.ipynb #10-041
+# %% ../nbs/10_visual_prompts.ipynb #10-058
 @patch
 def fit(self: CraFTvp, pictures, # N pictures, as the box takes them
         labels,                  # (N,) class indices 0 to K-1
@@ -144,9 +175,10 @@ def fit(self: CraFTvp, pictures, # N pictures, as the box takes them
     self.kind_ = pick_kind(self.box, self.kind) if self.visual_dim else None
     return CraFT.fit(self, pictures, labels, callback)
 
-# %% ../nbs/10_visual_prompts.ipynb #10-043
+# %% ../nbs/10_visual_prompts.ipynb #10-060
 @patch
-def save(self: CraFTvp, folder): # made if missing
+def save(self: CraFTvp,
+         folder): # made if missing
     "Write the prompts, the refiner and what is needed to use them."
     CraFT.save(self, folder)
     v = torch.empty(0) if self.visual_ is None else self.visual_
@@ -161,7 +193,7 @@ def load(cls: CraFTvp, folder, # as `save` wrote it
     self._box.v = v if len(v) else None
     return self
 
-# %% ../nbs/10_visual_prompts.ipynb #10-055
+# %% ../nbs/10_visual_prompts.ipynb #10-078
 class TextVisual(CraFTvp):
     "Prompts of text and pictures searched together, and nothing else (Yu et al. 2023)."
     def __init__(self, box: BlackBox,  # where the queries go; it must offer visual prompts
@@ -171,7 +203,7 @@ class TextVisual(CraFTvp):
                  **kwargs):            # as for `CraFTvp`
         CraFTvp.__init__(self, box, preset, seed, progress, **dict(learn_refiner=False, centre='best') | kwargs)
 
-# %% ../nbs/10_visual_prompts.ipynb #10-064
+# %% ../nbs/10_visual_prompts.ipynb #10-090
 class SPSA:
     "Simultaneous perturbation (Spall 1992) with BlackVIP's gradient correction: two scores a step, whatever the number of weights."
     def __init__(self, w: Tensor,        # (D,) where to start
@@ -184,14 +216,16 @@ class SPSA:
         self.w, self.a, self.c, self.momentum, self.alpha, self.gamma = w.clone(), a, c, momentum, alpha, gamma
         self.k, self.m, self.gen = 0, torch.zeros_like(w), torch.Generator().manual_seed(seed)
 
-    def ask(self) -> Tensor: # (2, D)
-        "Two points on either side of w."
-        self.k += 1
-        size, side = torch.rand(2, *self.w.shape, generator=self.gen).to(self.w)
-        self.d = self.c/self.k**self.gamma*(.5 + size/2)*torch.where(side < .5, 1., -1.)
-        return torch.stack([self.w + self.d, self.w - self.d])
+# %% ../nbs/10_visual_prompts.ipynb #10-091
+@patch
+def ask(self: SPSA) -> Tensor: # (2, D)
+    "Two points on either side of w."
+    self.k += 1
+    size, side = torch.rand(2, *self.w.shape, generator=self.gen).to(self.w)
+    self.d = self.c/self.k**self.gamma*(.5 + size/2)*torch.where(side < .5, 1., -1.)
+    return torch.stack([self.w + self.d, self.w - self.d])
 
-# %% ../nbs/10_visual_prompts.ipynb #10-065
+# %% ../nbs/10_visual_prompts.ipynb #10-093
 @patch
 def tell(self: SPSA, f): # (2,) losses, in the order of `ask`
     "A step against the estimated slope, corrected by the steps before."
@@ -200,28 +234,35 @@ def tell(self: SPSA, f): # (2,) losses, in the order of `ask`
     self.m = self.momentum*self.m + g
     self.w = self.w - self.a/(self.k + 1)**self.alpha*(g + self.momentum*self.m)
 
-# %% ../nbs/10_visual_prompts.ipynb #10-077
+# %% ../nbs/10_visual_prompts.ipynb #10-107
 def describe(x: Tensor # picture (3, H, W), 0 to 1
             ) -> Tensor: # (6, 7, 7)
     "What the coordinator knows of a picture: mean and spread of each colour on a 7 x 7 grid."
     m, q = F.adaptive_avg_pool2d(torch.stack([x, x*x]), 7)
     return torch.cat([m, (q - m*m).clamp(0).sqrt()])
 
+# %% ../nbs/10_visual_prompts.ipynb #10-109
+def _up(i, o): # channels in and out
+    return [nn.ConvTranspose2d(i, i, 2, 2, groups=i), nn.Conv2d(i, o, 1, bias=False), nn.GroupNorm(1, o), nn.GELU()]
+
 class Coordinator(nn.Module):
     "A prompt for each picture (BlackVIP): its description and a learned trigger, up to a pattern of 56 x 56."
     def __init__(self, seed: int=0): # of the first weights
         super().__init__()
-        def up(i, o): return [nn.ConvTranspose2d(i, i, 2, 2, groups=i), nn.Conv2d(i, o, 1, bias=False), nn.GroupNorm(1, o), nn.GELU()]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.trigger = nn.Parameter(.1*torch.rand(26, 7, 7))
-            self.body = nn.Sequential(*up(32, 64), *up(64, 32), nn.ConvTranspose2d(32, 3, 2, 2, bias=False))
+            self.body = nn.Sequential(*_up(32, 64), *_up(64, 32), nn.ConvTranspose2d(32, 3, 2, 2, bias=False))
         self.requires_grad_(False)
 
-    def forward(self, z: Tensor): # (N, 6, 7, 7) -> (N, 3, 56, 56)
-        return self.body(torch.cat([z, self.trigger.expand(len(z), -1, -1, -1)], 1))
+# %% ../nbs/10_visual_prompts.ipynb #10-110
+@patch
+def forward(self: Coordinator, z: Tensor # descriptions (N, 6, 7, 7)
+           ) -> Tensor:                  # (N, 3, 56, 56)
+    "A pattern for each picture."
+    return self.body(torch.cat([z, self.trigger.expand(len(z), -1, -1, -1)], 1))
 
-# %% ../nbs/10_visual_prompts.ipynb #10-079
+# %% ../nbs/10_visual_prompts.ipynb #10-113
 class BlackVIP(BoxClassifier):
     "A prompt for each picture's pixels, learned by SPSA with gradient correction (Oh et al. 2023); any box that takes pictures will do."
     needs_pictures = True
@@ -231,7 +272,7 @@ class BlackVIP(BoxClassifier):
                  progress: bool=False,       # show a progress bar
                  init: str='a photo of a',   # the text prompt, which stays as it is
                  eps: float=.1,              # strength of the pattern; pictures run from 0 to 1
-                 a: float=.0003,              # first gain of SPSA
+                 a: float=.0003,             # first gain of SPSA
                  c: float=.01,               # first width of SPSA's perturbations
                  momentum: float=.9,         # the gradient correction; 0: plain SPSA
                  batch_size: int=128,        # pictures a query, as in the original
@@ -239,7 +280,7 @@ class BlackVIP(BoxClassifier):
         self.box, self.seed, self.budget, self.progress, self.init, self.eps = box, seed, budget, progress, init, eps
         self.a, self.c, self.momentum, self.batch_size, self.size = a, c, momentum, batch_size, size
 
-# %% ../nbs/10_visual_prompts.ipynb #10-081
+# %% ../nbs/10_visual_prompts.ipynb #10-115
 @patch
 def _frame(self: BlackVIP, p):
     "A picture at the size that is sent, uint8 (3, H, W)."
@@ -257,7 +298,7 @@ def perturb(self: BlackVIP, frames # N pictures as uint8 (3, H, W)
     y = [a + F.interpolate(b[None], a.shape[1:], mode='bilinear')[0] for a, b in zip(x, h)]
     return [(o.clamp(0, 1)*255).round().byte().permute(1, 2, 0).numpy() for o in y]
 
-# %% ../nbs/10_visual_prompts.ipynb #10-082
+# %% ../nbs/10_visual_prompts.ipynb #10-117
 @patch
 def _answer(self: BlackVIP, frames): # N pictures as uint8 (3, H, W) -> (N, K)
     images = self.box.upload(self.perturb(frames))
@@ -271,7 +312,7 @@ def _score(self: BlackVIP, w, frames, y):
     Y = self._answer(frames)
     return cross_entropy(Y, y.to(Y.device)).item()
 
-# %% ../nbs/10_visual_prompts.ipynb #10-083
+# %% ../nbs/10_visual_prompts.ipynb #10-118
 @patch
 def fit(self: BlackVIP, pictures, # N pictures, as `open_picture` reads them
         labels,                   # (N,) class indices 0 to K-1
@@ -291,7 +332,7 @@ def fit(self: BlackVIP, pictures, # N pictures, as `open_picture` reads them
         if callback: callback(self)
     return self
 
-# %% ../nbs/10_visual_prompts.ipynb #10-084
+# %% ../nbs/10_visual_prompts.ipynb #10-119
 @patch
 def decision_function(self: BlackVIP, pictures # N pictures; an `ImageSet` holds none, and is refused
                      ) -> Tensor:              # (N, K)

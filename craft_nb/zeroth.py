@@ -18,7 +18,7 @@ from .refiner import linear
 from .losses import cross_entropy
 from .collab import BoxClassifier
 
-# %% ../nbs/09_zeroth.ipynb #09-017
+# %% ../nbs/09_zeroth.ipynb #09-018
 def directions(n: int,                 # directions
                D: int,                 # numbers in each
                gen: torch.Generator,   # on the CPU
@@ -30,7 +30,7 @@ def directions(n: int,                 # directions
     sign = torch.randint(2, (n, D), generator=gen)*2. - 1
     return sign if kind == 'rademacher' else sign*(1 + torch.rand(n, D, generator=gen))/2
 
-# %% ../nbs/09_zeroth.ipynb #09-020
+# %% ../nbs/09_zeroth.ipynb #09-021
 @torch.no_grad()
 def spsa(f,                       # losses of places: (P, ...) -> (P,); one query a place
          theta: Tensor,           # where to look, of any shape
@@ -49,7 +49,7 @@ def spsa(f,                       # losses of places: (P, ...) -> (P,); one quer
     slope = (l[:n] - l[n:])/(2*c)
     return torch.einsum('n,n...->...', slope, v)/n, float(l.mean()), 2*n
 
-# %% ../nbs/09_zeroth.ipynb #09-037
+# %% ../nbs/09_zeroth.ipynb #09-042
 @torch.no_grad()
 def cge(f,              # losses of places: (P, D) -> (P,)
         theta: Tensor,  # (D,)
@@ -60,29 +60,10 @@ def cge(f,              # losses of places: (P, D) -> (P,)
     l = f(torch.cat([theta + e, theta - e])).to(theta)
     return (l[:D] - l[D:])/(2*c), float(l.mean()), 2*D
 
-# %% ../nbs/09_zeroth.ipynb #09-040
+# %% ../nbs/09_zeroth.ipynb #09-045
 class ZerothOrder(BoxClassifier):
     "A prompt learned from evaluations; a subclass has `_steps`, which yields (prompt, row of the history), and `_first`, the queries of its first step."
-    def fit(self, pictures, # N pictures, as the box takes them
-            labels,         # (N,) class indices 0 to K-1
-            callback=None   # called as callback(self) after each step
-           ):
-        "Learn `prompt_` with at most `budget` queries, or what the box still allows."
-        y, box, start = self._check(pictures, labels), self.box, self.box.ledger.queries
-        allowed = int(min(self.budget, box.left()))
-        if allowed < self._first(): raise BudgetExceeded(f'a first step costs {self._first()} queries, {allowed} are allowed')
-        self.classes_, self.history_, self.prompt_ = np.arange(len(box.classnames)), [], box.embed(self.init)
-        images = box.upload(pictures)
-        try:
-            with box.ledger.limit(allowed), tqdm(total=allowed, unit='query', disable=not self.progress) as bar:
-                for self.prompt_, row in self._steps(images, y.to(self.prompt_.device), self.prompt_):
-                    self.history_.append(dict(queries=box.ledger.queries - start, **row))
-                    bar.update(self.history_[-1]['queries'] - bar.n); bar.set_postfix(loss=f"{row['loss']:.3f}")
-                    if callback: callback(self)
-        finally: box.forget(images)
-        return self
 
-# %% ../nbs/09_zeroth.ipynb #09-041
 @patch
 def _check(self: ZerothOrder, pictures, labels):
     y, K = torch.as_tensor(labels).long(), len(self.box.classnames)
@@ -98,9 +79,30 @@ def _loss(self: ZerothOrder, images, y):
     "Training loss of prompts: (P, n, d) -> (P,), P queries."
     return lambda prompts: torch.cat([cross_entropy(Y, y) for Y in self.box.query_chunks(prompts, images)])
 
-# %% ../nbs/09_zeroth.ipynb #09-046
+# %% ../nbs/09_zeroth.ipynb #09-047
+@patch
+def fit(self: ZerothOrder, pictures, # N pictures, as the box takes them
+        labels,         # (N,) class indices 0 to K-1
+        callback=None   # called as callback(self) after each step
+       ):
+    "Learn `prompt_` with at most `budget` queries, or what the box still allows."
+    y, box, start = self._check(pictures, labels), self.box, self.box.ledger.queries
+    allowed = int(min(self.budget, box.left()))
+    if allowed < self._first(): raise BudgetExceeded(f'a first step costs {self._first()} queries, {allowed} are allowed')
+    self.classes_, self.history_, self.prompt_ = np.arange(len(box.classnames)), [], box.embed(self.init)
+    images = box.upload(pictures)
+    try:
+        with box.ledger.limit(allowed), tqdm(total=allowed, unit='query', disable=not self.progress) as bar:
+            for self.prompt_, row in self._steps(images, y.to(self.prompt_.device), self.prompt_):
+                self.history_.append(dict(queries=box.ledger.queries - start, **row))
+                bar.update(self.history_[-1]['queries'] - bar.n); bar.set_postfix(loss=f"{row['loss']:.3f}")
+                if callback: callback(self)
+    finally: box.forget(images)
+    return self
+
+# %% ../nbs/09_zeroth.ipynb #09-053
 class SharedSpace:
-    "Prompts `p0 + M W`, W = U diag(s) Vᵀ + 1uᵀ: ZIP's low-rank prompt with feature sharing; a Gaussian M replaces its Fastfood transform."
+    "Prompts `p0 + M W`, W = U diag(s) Vᵀ + 1bᵀ: ZIP's low-rank prompt with feature sharing; a Gaussian M replaces its Fastfood transform."
     def __init__(self, p0: Tensor,     # initial prompt (n, d)
                  width: int=125,       # numbers a token, q
                  rank: int=5,          # shared directions, r
@@ -112,21 +114,23 @@ class SharedSpace:
         V = torch.randn(width, rank, generator=g).flatten()
         self.start = torch.cat([torch.zeros(n*rank), torch.ones(rank), V, torch.zeros(width)]).to(p0)
 
-    def __call__(self, theta: Tensor # (P, D) or (D,): U, s, V and u, one behind the other
-                ) -> Tensor:         # prompts (P, n, d) or (n, d)
-        parts = theta.split([math.prod(s) for s in self.shapes], -1)
-        U, s, V, u = [t.unflatten(-1, s) for t, s in zip(parts, self.shapes)]
-        W = (U*s[..., None, :]) @ V.mT + u[..., None, :]
-        return self.p0 + torch.einsum('ndq,...nq->...nd', self.M, W)
+# %% ../nbs/09_zeroth.ipynb #09-054
+@patch
+def __call__(self: SharedSpace, theta: Tensor # (P, D) or (D,): U, s, V and b, one behind the other
+            ) -> Tensor:                      # prompts (P, n, d) or (n, d)
+    parts = theta.split([math.prod(s) for s in self.shapes], -1)
+    U, s, V, b = [t.unflatten(-1, s) for t, s in zip(parts, self.shapes)]
+    W = (U*s[..., None, :]) @ V.mT + b[..., None, :]
+    return self.p0 + torch.einsum('ndq,...nq->...nd', self.M, W)
 
-# %% ../nbs/09_zeroth.ipynb #09-051
+# %% ../nbs/09_zeroth.ipynb #09-060
 def clip_norm(g: Tensor,    # of any shape
               most: float   # longest length allowed
              ) -> Tensor:   # as g; shorter ones as they are
     "Cut to a length."
     return g*min(1., most/max(float(g.norm()), 1e-12))
 
-# %% ../nbs/09_zeroth.ipynb #09-055
+# %% ../nbs/09_zeroth.ipynb #09-063
 class ZIP(ZerothOrder):
     "Low-rank prompt, clipped SPSA (Park et al., ICLR 2025; from abstract, README and released code). One setting of ours: a, width, rank."
     def __init__(self, box: BlackBox,        # where the queries go
@@ -134,18 +138,22 @@ class ZIP(ZerothOrder):
                  budget: int=8000,           # queries of a fit
                  progress: bool=False,       # show a progress bar
                  init: str='a photo of a',   # the text whose embedding is p0
-                 width: int=125, rank: int=2, # of `SharedSpace`; released code: 500/n (125 for 4 tokens) and 5
+                 width: int=125,             # numbers a token; released code: 500/n, 125 for 4 tokens
+                 rank: int=2,                # shared directions; released code: 5
                  n: int=5,                   # directions a step: 2n queries
                  a: float=.1,                # first step; released code: 0.01
-                 offset: float=1., alpha: float=.4, # step k is a/(k + offset)^alpha
-                 c: float=.01, gamma: float=.1,     # step k looks c/k^gamma far
+                 offset: float=1.,           # step k is a/(k + offset)^alpha
+                 alpha: float=.4,            # how fast the steps shrink
+                 c: float=.01,               # step k looks c/k^gamma far
+                 gamma: float=.1,            # how fast that shrinks
                  clip: bool=True):           # at sqrt(number of parameters)
         self.box, self.seed, self.budget, self.progress, self.init, self.width, self.rank = box, seed, budget, progress, init, width, rank
         self.n, self.a, self.offset, self.alpha, self.c, self.gamma, self.clip = n, a, offset, alpha, c, gamma, clip
 
-    def _first(self): return 2*self.n
+# %% ../nbs/09_zeroth.ipynb #09-064
+@patch
+def _first(self: ZIP): return 2*self.n
 
-# %% ../nbs/09_zeroth.ipynb #09-056
 @patch
 def _steps(self: ZIP, images, y, p0):
     loss, space, gen = self._loss(images, y), SharedSpace(p0, self.width, self.rank, self.seed), torch.Generator().manual_seed(self.seed)
@@ -157,7 +165,7 @@ def _steps(self: ZIP, images, y, p0):
         theta = theta - self.a/(k + self.offset)**self.alpha*g
         yield space(theta), dict(loss=l)
 
-# %% ../nbs/09_zeroth.ipynb #09-068
+# %% ../nbs/09_zeroth.ipynb #09-074
 def z_mask(w: Tensor,        # (D,) parameters
            g: Tensor,        # (D,) gradient
            keep: float=.5    # share of the coordinates that stay
@@ -167,7 +175,7 @@ def z_mask(w: Tensor,        # (D,) parameters
     score = w**2*((g**2 - (g**2).mean())/((g**2).std() + 1e-12))
     return torch.zeros_like(w).scatter(0, score.topk(max(1, round(keep*len(w)))).indices, 1.)
 
-# %% ../nbs/09_zeroth.ipynb #09-071
+# %% ../nbs/09_zeroth.ipynb #09-078
 class SharpZO(ZerothOrder):
     "Sharpness-aware CMA-ES, then masked SPSA (Yang et al., NeurIPS 2025, Algorithm 1). Ours: uphill from the mean's own step, a fixed share of stage 1."
     def __init__(self, box: BlackBox,        # where the queries go
@@ -175,20 +183,24 @@ class SharpZO(ZerothOrder):
                  budget: int=8000,           # queries of a fit
                  progress: bool=False,       # show a progress bar
                  init: str='a photo of a',   # the text whose embedding is p0
-                 dim: int=512, std: float=.02, # of the subspace, as CraFT's
-                 sigma: float=.1, popsize: int=40, # of CMA-ES, as CraFT's
+                 dim: int=512,               # width of the subspace, as CraFT's
+                 std: float=.02,             # of its matrix A, as CraFT's
+                 sigma: float=.1,            # first step size of CMA-ES, as CraFT's
+                 popsize: int=40,            # candidates a generation, as CraFT's
                  rho: float=.1,              # length of the step uphill, ρ
                  cge_every: int=0,           # generations between gradients by `cge` (2 dim queries each), the paper's is 1; 0: the mean's way back
                  warm: float=.25,            # share of the budget for stage 1
-                 lr: float=1., c: float=.01,  # η and µ of stage 2, in z
+                 lr: float=1.,               # η, step of stage 2, in z
+                 c: float=.01,               # µ, how far stage 2 looks, in z
                  n: int=1,                   # directions a step of stage 2
                  keep: float=.5):            # share of the coordinates that stage 2 moves; 1: all, and no queries go into a mask
         self.box, self.seed, self.budget, self.progress, self.init, self.dim, self.std, self.sigma = box, seed, budget, progress, init, dim, std, sigma
         self.popsize, self.rho, self.cge_every, self.warm, self.lr, self.c, self.n, self.keep = popsize, rho, cge_every, warm, lr, c, n, keep
 
-    def _first(self): return self.popsize + (2*self.dim if self.cge_every else 0)
+# %% ../nbs/09_zeroth.ipynb #09-079
+@patch
+def _first(self: SharpZO): return self.popsize + (2*self.dim if self.cge_every else 0)
 
-# %% ../nbs/09_zeroth.ipynb #09-072
 @patch
 def _steps(self: SharpZO, images, y, p0):
     loss, space = self._loss(images, y), PromptSpace(p0, self.dim, self.std, self.seed)
@@ -196,19 +208,23 @@ def _steps(self: SharpZO, images, y, p0):
     yield from self._warm(f, space, allowed - max(self._first(), int(self.warm*allowed)))
     yield from self._fine(f, space)
 
+# %% ../nbs/09_zeroth.ipynb #09-081
+@patch
+def _asks(self: SharpZO, t): return bool(self.cge_every) and t % self.cge_every == 0 # is a gradient by `cge` due in generation t?
+
 @patch
 def _warm(self: SharpZO, f, space, reserve):
     "Stage 1, while `reserve` queries are left for stage 2."
     es, uphill, t = self._es, torch.zeros(self.dim).to(space.A), 0
-    step = lambda g: self.rho*g.to(uphill)/max(float(g.norm()), 1e-12)
-    while self._can(reserve + (cost := self.popsize + (2*self.dim if self.cge_every and t % self.cge_every == 0 else 0))):
-        if cost > self.popsize: uphill = step(cge(f, es.mean.to(uphill), self.c)[0])
-        was, fitness = es.mean, f(es.ask().to(uphill) + uphill)
+    step = lambda g: self.rho*g.to(uphill)/max(float(g.norm()), 1e-12)           # Eq. 3: length ρ
+    while self._can(reserve + self.popsize + 2*self.dim*self._asks(t)):
+        if self._asks(t): uphill = step(cge(f, es.mean.to(uphill), self.c)[0])
+        was, fitness = es.mean, f(es.ask().to(uphill) + uphill)                  # Eq. 2: scored uphill
         es.tell(fitness); t += 1
-        if not self.cge_every: uphill = step(was - es.mean)
+        if not self.cge_every: uphill = step(was - es.mean)                      # ours: the mean's way back
         yield space(es.mean), dict(loss=float(fitness.min()), stage=1)
 
-# %% ../nbs/09_zeroth.ipynb #09-073
+# %% ../nbs/09_zeroth.ipynb #09-082
 @patch
 def _fine(self: SharpZO, f, space):
     "Stage 2: SPSA from the mean of stage 1, masked if the mask costs at most half of what is left."
@@ -219,9 +235,9 @@ def _fine(self: SharpZO, f, space):
         z = z - self.lr*g
         yield space(z), dict(loss=l, stage=2)
 
-# %% ../nbs/09_zeroth.ipynb #09-076
+# %% ../nbs/09_zeroth.ipynb #09-086
 class Adapter(nn.Module):
-    "Features, mixed with what a two-layer network makes of them, at length 1 (as in CLIP-Adapter)."
+    "Features, mixed with what a two-layer network makes of them, at length 1 (after CLIP-Adapter; with biases)."
     def __init__(self, e: int,      # width of the features
                  hidden: int,       # of the network
                  ratio: float,      # of the network's share
@@ -230,12 +246,14 @@ class Adapter(nn.Module):
         gen = torch.Generator().manual_seed(seed)
         self.ratio, self.net = ratio, nn.Sequential(linear(e, hidden, gen), nn.ReLU(), linear(hidden, e, gen), nn.ReLU())
 
-    def forward(self, x: Tensor) -> Tensor: # (..., e) -> (..., e)
+    def forward(self, x: Tensor # (..., e) features
+               ) -> Tensor:     # (..., e) of length 1
+        "Adapted features."
         return F.normalize(self.ratio*self.net(x) + (1 - self.ratio)*x, dim=-1)
 
-# %% ../nbs/09_zeroth.ipynb #09-078
+# %% ../nbs/09_zeroth.ipynb #09-088
 class CBBT(ZerothOrder):
-    "Prompt by estimated, adapter by true gradients (Guo et al. 2023, from the released code; the adapter is CLIP-Adapter's). Sees image and text features."
+    "Prompt by estimated, adapter by true gradients (Guo et al. 2023, from the released code; the adapter is after CLIP-Adapter). Sees image and text features."
     def __init__(self, box: BlackBox,        # a `CLIPBlackBox`: it must show features
                  seed: int=0,                # of the directions and the adapter
                  budget: int=8000,           # queries of a fit
@@ -245,14 +263,16 @@ class CBBT(ZerothOrder):
                  c: float=1e-3,              # how far to look
                  lr: float=2e-3,             # of the prompt, and of the adapter
                  clip: float=5.,             # longest gradient of the prompt
-                 ratio: float=.2, reduction: int=4, # of the adapter: its share, and how much narrower it is
+                 ratio: float=.2,            # share of the adapter
+                 reduction: int=4,           # how much narrower the adapter is than the features
                  epochs: int=10):            # steps of the adapter for each of the prompt
         self.box, self.seed, self.budget, self.progress, self.init, self.n, self.c = box, seed, budget, progress, init, n, c
         self.lr, self.clip, self.ratio, self.reduction, self.epochs = lr, clip, ratio, reduction, epochs
 
-    def _first(self): return self.n + 1
+# %% ../nbs/09_zeroth.ipynb #09-089
+@patch
+def _first(self: CBBT): return self.n + 1
 
-# %% ../nbs/09_zeroth.ipynb #09-079
 @patch
 @torch.no_grad()
 def _slope(self: CBBT, white, x, y, p, gen):
@@ -264,7 +284,7 @@ def _slope(self: CBBT, white, x, y, p, gen):
     g = torch.einsum('n,n...->...', (l - l0)/self.c, u)*p.numel()/self.n
     return clip_norm(g, self.clip), w, float(l0)
 
-# %% ../nbs/09_zeroth.ipynb #09-080
+# %% ../nbs/09_zeroth.ipynb #09-090
 @patch
 @torch.enable_grad()
 def _adapt(self: CBBT, opt, X, w, y):
@@ -272,6 +292,7 @@ def _adapt(self: CBBT, opt, X, w, y):
     for _ in range(self.epochs):
         opt.zero_grad(); cross_entropy(self.adapter_(X) @ w.T, y).backward(); opt.step()
 
+# %% ../nbs/09_zeroth.ipynb #09-092
 @patch
 def _steps(self: CBBT, images, y, p0):
     white, gen, p = WhiteBox(self.box), torch.Generator().manual_seed(self.seed), p0.clone().requires_grad_()
@@ -286,7 +307,7 @@ def _steps(self: CBBT, images, y, p0):
         for f in falls: f.step()
         yield p.detach().clone(), dict(loss=l)
 
-# %% ../nbs/09_zeroth.ipynb #09-081
+# %% ../nbs/09_zeroth.ipynb #09-093
 @patch
 @torch.no_grad()
 def decision_function(self: CBBT, pictures # N pictures, or an `ImageSet` of them
