@@ -70,7 +70,7 @@ class BlackBox:
     max_bytes = 2**26     # largest piece of an answer that `query_chunks` hands out, in bytes; the text features of a piece, up to 1,024 wide, count too
     max_candidates = 1024 # most candidates of a piece
     spec = {}             # what a user needs to open the same box again
-    key = None            # idempotency key of the next request (`12_remote`); None: the box makes a fresh one
+    key = None            # a mark by which an owner knows a request that is sent twice (`12_remote`); None: the box makes a fresh one
     offers = {}           # kinds of visual prompt that the box takes, and their shapes (`10_visual_prompts`)
 
     def __init__(self, classnames: list, # K class names
@@ -176,7 +176,7 @@ def left(self: BlackBox) -> float: # queries; infinite without a cap
     "What this box may still be asked."
     return self.ledger.left
 
-# %% ../nbs/01_blackbox.ipynb #01-081
+# %% ../nbs/01_blackbox.ipynb #01-080
 @patch
 def asking(self: BlackBox, texts: list # M texts, in the place of the class names
           ) -> BlackBox:               # with the image sets, the ledger and the access record of this one
@@ -186,7 +186,7 @@ def asking(self: BlackBox, texts: list # M texts, in the place of the class name
     box.classnames = list(texts)
     return box
 
-# %% ../nbs/01_blackbox.ipynb #01-086
+# %% ../nbs/01_blackbox.ipynb #01-085
 @patch
 def check_visual(self: BlackBox, visual: Tensor, # (P, ...)
                  P: int):                        # candidates
@@ -204,7 +204,7 @@ def _visual_chunks(self: BlackBox, prompts, images, visual):
     if kind == 'tokens': self.access.add('architecture')
     for p, v in zip(prompts, visual): yield self._charge(lambda: self._seen(p, v, kept)[None], 1, len(images), p, v)
 
-# %% ../nbs/01_blackbox.ipynb #01-092
+# %% ../nbs/01_blackbox.ipynb #01-091
 def digest(*parts) -> str: # bytes, tensors, or anything whose text says what it is -> 64 hex digits
     "SHA-256 of the parts, in order."
     h = sha256()

@@ -364,7 +364,7 @@ def tower_stages(box,      # a `CLIPBlackBox`
             'packed': clock(lambda: packed_features(text, prompts, short))/P, 'fp32': clock(lambda: fp32(prompts))/P,
             'bf16': clock(lambda: bf16(prompts))/P if _has_bf16(p0.device.type) else None}
 
-# %% ../nbs/02_clip.ipynb #02-140
+# %% ../nbs/02_clip.ipynb #02-142
 def tower_growth(box      # a `CLIPBlackBox`
                 ) -> dict: # {'classes': {K: ms}, 'candidates': {P: ms}, 'prompt tokens': {n: ms}, 'context': {T: ms}}
     "How the time of the exported tower grows; of ImageNet's class names, K=100, P=4 and n=4 where they are not what grows."
@@ -377,7 +377,7 @@ def tower_growth(box      # a `CLIPBlackBox`
     return {'classes': {K: ms(K, P=1) for K in (10, 20, 50, 100, 200, 500, 1000)}, 'candidates': {P: ms(P=P) for P in (1, 2, 4, 8, 16)},
             'prompt tokens': {n: ms(n=n) for n in (1, 2, 4, 8, 16)}, 'context': {T*f: ms(pad=T*(f-1)) for f in (1, 2)}}
 
-# %% ../nbs/02_clip.ipynb #02-143
+# %% ../nbs/02_clip.ipynb #02-145
 class WhiteBox:
     "The model of a box without its wall; what is taken stands in `box.access`."
     def __init__(self, box: CLIPBlackBox): self.box = box # whose model is opened
@@ -396,7 +396,7 @@ class WhiteBox:
         self.box.ledger.queries += len(prompts); self.box.ledger.texts += len(prompts)*len(self.box.classnames)
         return self.box._clip.logit_scale.exp()*F.normalize(w, dim=-1)
 
-# %% ../nbs/02_clip.ipynb #02-148
+# %% ../nbs/02_clip.ipynb #02-150
 class Kept:
     "What a box keeps of pictures for queries with visual prompts."
     def __init__(self, features: Tensor,  # (N, e)
@@ -409,7 +409,7 @@ def offers(self: CLIPBlackBox) -> dict: # kind -> shape, None for any number
     v = self._clip.visual
     return dict(pixels=(3, *v.image_size)) | (dict(tokens=(None, len(v.class_embedding))) if isinstance(v, VisionTransformer) else {})
 
-# %% ../nbs/02_clip.ipynb #02-149
+# %% ../nbs/02_clip.ipynb #02-151
 @patch
 def _scale(self: CLIPBlackBox): # mean and spread of each colour, as the model expects pictures
     return [torch.tensor(o, device=self.device)[:, None, None] for o in (self._clip.visual.image_mean, self._clip.visual.image_std)]
@@ -426,7 +426,7 @@ def _tokens_of(self: CLIPBlackBox, kept): # class token and patches of all pictu
     if kept.tokens is None: kept.tokens = torch.cat([self._clip.visual._embeds((x/255 - mean)/std) for x in kept.pictures.split(self.batch_size)])
     return kept.tokens
 
-# %% ../nbs/02_clip.ipynb #02-151
+# %% ../nbs/02_clip.ipynb #02-153
 @patch
 @torch.no_grad()
 def _look(self: CLIPBlackBox, kept, visual): # one visual prompt -> (N, e)
@@ -442,7 +442,7 @@ def _seen(self: CLIPBlackBox, prompt, visual, kept): # (n, d), a visual prompt, 
     self.check(prompt[None])
     return self._look(kept, visual.to(self.device)) @ self._weights(prompt[None])[0].T
 
-# %% ../nbs/02_clip.ipynb #02-153
+# %% ../nbs/02_clip.ipynb #02-155
 def with_vit(clip,            # `craft-mini`; its image tower is replaced, and its first stages live on in the new one
              image_size: int, # pixels a side
              stages: int,     # of the convolutions, before the transformer
@@ -460,7 +460,7 @@ def with_vit(clip,            # `craft-mini`; its image tower is replaced, and i
     clip.visual = new
     return clip.eval()
 
-# %% ../nbs/02_clip.ipynb #02-154
+# %% ../nbs/02_clip.ipynb #02-156
 def load_vit(folder: Path,      # holds vision.json and vision.safetensors
              device: str='cpu'  # where it lives
             ) -> tuple:         # (model, preprocess, tokenizer)
@@ -472,7 +472,7 @@ def load_vit(folder: Path,      # holds vision.json and vision.safetensors
     pp = open_clip.transform.PreprocessCfg(v.image_size, 'RGB', v.image_mean, v.image_std, 'bicubic', 'longest', 255)
     return clip.to(device), open_clip.transform.image_transform_v2(pp, is_train=False), tok
 
-# %% ../nbs/02_clip.ipynb #02-166
+# %% ../nbs/02_clip.ipynb #02-168
 def _load_openai(path, device): # a file in OpenAI's format -> (model, preprocess, tokenizer)
     clip = open_clip.load_openai_model(str(path), 'fp32', device)
     pp = open_clip.image_transform(clip.visual.image_size, False, clip.visual.image_mean, clip.visual.image_std)

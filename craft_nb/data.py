@@ -131,7 +131,8 @@ def check_classes(
     spare:int,     # Pictures a class that must be left for test
 ):
     "Raise if no task can be made of this"
-    if len(names) < 2: raise ValueError(f'{name}: {f"one class only ({names[0]!r})" if names else "no pictures"}; a classifier needs two classes or more')
+    what = f'one class only ({names[0]!r})' if names else 'no pictures'
+    if len(names) < 2: raise ValueError(f'{name}: {what}; a classifier needs two classes or more')
     if not isinstance(shots, (int, np.integer)) or shots < 0: raise ValueError(f'{name}: shots={shots!r} is no count of pictures; give 0, 1, 2, ...')
     need = shots + spare if shots else 0
     short = {c: pool[c] for c in names if pool[c] < need}
@@ -281,7 +282,8 @@ def paper_rows(
 )->tuple:
     "The table of one of the paper's datasets, and its class names"
     root = root or os.environ.get('CRAFT_NB_DATA')
-    if not root: raise FileNotFoundError(f'{name} is not built in: say which folder holds the datasets, root=... or $CRAFT_NB_DATA (for a folder of your own of that name: ./{name})')
+    if not root: raise FileNotFoundError(f'{name} is not built in: say which folder holds the datasets, root=... or $CRAFT_NB_DATA '
+                                         f'(for a folder of your own of that name: ./{name})')
     rows, names, _ = benchmark_rows(name, root)
     return [Row(*r) for r in rows if r[2] != 'val'], names
 
@@ -313,17 +315,18 @@ def fewshot(
     b = str(name) not in TASKS and benchmark(str(name))
     return make_task(rows, str(name), shots, seed, names, BENCHMARKS[b]['template'] if b else TEMPLATE)
 
-# %% ../nbs/00_data.ipynb #00-140
+# %% ../nbs/00_data.ipynb #00-141
 def read_idx(path:Path)->np.ndarray: # gzipped if it ends in .gz
     "Read an idx file of bytes"
     with (gzip.open if path.suffix == '.gz' else open)(path, 'rb') as f: b = f.read()
-    if len(b) < 4 or b[:3] != b'\0\0\x08': raise ValueError(f'{path} is no idx file of bytes: starts with {b[:4].hex()}, expected 000008 and the number of dimensions')
+    if len(b) < 4 or b[:3] != b'\0\0\x08':
+        raise ValueError(f'{path} is no idx file of bytes: starts with {b[:4].hex()}, expected 000008 and the number of dimensions')
     start = 4 + 4*b[3]
     shape = struct.unpack(f'>{b[3]}I', b[4:start])
     if len(b) != start + np.prod(shape): raise ValueError(f'{path} is cut off: {len(b)} bytes, expected {start + np.prod(shape)} for shape {shape}')
     return np.frombuffer(b, np.uint8, offset=start).reshape(shape)
 
-# %% ../nbs/00_data.ipynb #00-144
+# %% ../nbs/00_data.ipynb #00-145
 DEBIAN = {'fashion': ('/usr/share/datasets/fashion-mnist', 'dataset-fashion-mnist'),
           'stamps': ('/usr/share/tuxpaint/stamps', 'tuxpaint-stamps-default')}
 
@@ -338,7 +341,7 @@ def data_root(
         if Path(o).is_dir(): return Path(o)
     raise FileNotFoundError(f'{name}: no folder {root or place}; `apt install {package}`, or say where it is: root=... or $CRAFT_NB_DATA/{name}')
 
-# %% ../nbs/00_data.ipynb #00-146
+# %% ../nbs/00_data.ipynb #00-147
 FASHION = ['t-shirt', 'trouser', 'pullover', 'dress', 'coat', 'sandal', 'shirt', 'sneaker', 'bag', 'ankle boot']
 
 def fashion_rows(root:Path): # folder of the four idx files
@@ -350,13 +353,13 @@ def fashion_rows(root:Path): # folder of the four idx files
         rows += [Row(a, FASHION[k], split) for a, k in zip(x, y)]
     return rows
 
-# %% ../nbs/00_data.ipynb #00-152
+# %% ../nbs/00_data.ipynb #00-153
 def stamp_name(text): # 'A peacock (a male peafowl).' -> 'peacock'
     "The animal in a stamp's description"
     text = re.sub(r'\s*\(.*?\)', '', text.splitlines()[0]).strip().rstrip('.!').split(',')[0]
     return re.sub('^(an?|the) ', '', text, flags=re.I)
 
-# %% ../nbs/00_data.ipynb #00-153
+# %% ../nbs/00_data.ipynb #00-154
 def stamp_rows(root:Path): # with `animals` in it
     "The table of the Tux Paint animals, all of them test, and their class names"
     texts = sorted((root/'animals').rglob('*.txt'))
@@ -364,7 +367,7 @@ def stamp_rows(root:Path): # with `animals` in it
     if not pics: raise FileNotFoundError(f'stamps: no animals/**/*.txt beside pictures in {root}; `apt install {DEBIAN["stamps"][1]}`')
     return [Row(o.with_suffix('.png'), c, 'test') for c, o in pics if o.with_suffix('.png').exists()], sorted({c for c, _ in pics})
 
-# %% ../nbs/00_data.ipynb #00-157
+# %% ../nbs/00_data.ipynb #00-158
 class Table(list):
     "Dicts with the same keys, which print as a table"
     def __init__(self,
@@ -376,7 +379,7 @@ class Table(list):
         width = [max(map(len, c)) for c in zip(*text)]
         return '\n'.join('  '.join(t.ljust(w) for t, w in zip(o, width)).rstrip() for o in text)
 
-# %% ../nbs/00_data.ipynb #00-158
+# %% ../nbs/00_data.ipynb #00-159
 @patch
 def markdown(self:Table)->str:
     "The same for a page of markdown; numbers to the right"
@@ -384,7 +387,7 @@ def markdown(self:Table)->str:
     rows = [[*self[0]], ['---'] + ['---:']*(len(self[0]) - 1)] + [['' if v is None else str(v) for v in o.values()] for o in self]
     return '\n'.join('| ' + ' | '.join(r) + ' |' for r in rows)
 
-# %% ../nbs/00_data.ipynb #00-159
+# %% ../nbs/00_data.ipynb #00-160
 def tasks(
     root=None, # Folder of the stamps, if not where their Debian package puts them
 )->Table:      # Of name, classes, pool, test, shots, what

@@ -24,6 +24,8 @@ def chapter(nb, # a notebook, as JSON
         else:
             d = said(src)
             if d.get('output') == 'false': c['outputs'] = []
+            for o in c['outputs']:  # Sphinx follows links of Markdown cells, not of outputs
+                if md := o.get('data', {}).get('text/markdown'): o['data']['text/markdown'] = re.sub(r'(\]\([\w/]+)\.ipynb\)', r'\1.html)', ''.join(md))
             tags = [t for t, on in {'remove-cell': 'hide' in d or 'default_exp' in d or d.get('include') == 'false', 'remove-input': d.get('echo') == 'false'}.items() if on]
             c['metadata'] = {'tags': tags}
             src = re.sub(r'^#\|.*\n?', '', src, flags=re.M).strip('\n')
