@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from fastcore.basics import patch, store_attr
 
-# %% ../nbs/05_refiner.ipynb #05-046
+# %% ../nbs/05_refiner.ipynb #05-047
 def linear(i:int, # numbers in
            o:int, # numbers out
            gen:torch.Generator # where the random weights come from
@@ -20,7 +20,7 @@ def linear(i:int, # numbers in
     for p in l.parameters(): nn.init.uniform_(p, -b, b, generator=gen)
     return l
 
-# %% ../nbs/05_refiner.ipynb #05-050
+# %% ../nbs/05_refiner.ipynb #05-051
 class Refiner(nn.Module):
     "Y_O = Y_I + R(Y_I): refines the logits of a box"
     def __init__(self,
@@ -40,7 +40,7 @@ class Refiner(nn.Module):
             for p in ls[-1].parameters(): nn.init.zeros_(p)
         self.R = nn.Sequential(*[m for l in ls for m in (nn.ReLU(), l)][1:]).to(device)
 
-# %% ../nbs/05_refiner.ipynb #05-052
+# %% ../nbs/05_refiner.ipynb #05-053
 @patch
 def forward(self:Refiner,
             Y:torch.Tensor # logits of the box Y_I, (..., K)
@@ -51,7 +51,7 @@ def forward(self:Refiner,
                          f"was made with K={self.K}; query the classes it was made for")
     return Y + self.R(Y) if self.residual else self.R(Y)
 
-# %% ../nbs/05_refiner.ipynb #05-067
+# %% ../nbs/05_refiner.ipynb #05-068
 @patch
 def optimizer(self:Refiner,
               name:str='AdamW', # 'AdamW' (paper) or 'Adam' (released code)
@@ -62,7 +62,7 @@ def optimizer(self:Refiner,
     if name not in opts: raise ValueError(f"optimizer {name!r}: expected one of {', '.join(opts)}")
     return opts[name](self.parameters(), lr=lr)
 
-# %% ../nbs/05_refiner.ipynb #05-074
+# %% ../nbs/05_refiner.ipynb #05-075
 @patch
 @torch.enable_grad()
 def epoch(self:Refiner,
