@@ -9,7 +9,9 @@ mark = re.compile(r'^#\|\s*exercise\b.*\n', flags=re.M)
 def functions(src): # functions and methods of a cell
     "(name, its node) of each function in a cell"
     for n in ast.parse(src).body:
-        if isinstance(n, ast.FunctionDef): yield n.name, n
+        if isinstance(n, ast.FunctionDef):
+            owner = n.args.args[0].annotation if n.decorator_list and n.args.args else None  # @patch: the class of `self`
+            yield (f'{owner.id}.{n.name}' if isinstance(owner, ast.Name) else n.name), n
         if isinstance(n, ast.ClassDef): yield from ((f'{n.name}.{m.name}', m) for m in n.body if isinstance(m, ast.FunctionDef))
 
 def blank(src): # a marked cell

@@ -12,7 +12,7 @@ def test_blank():
     "One-line bodies, long ones, comments above them, methods; the docstring stays"
     src = '#| export\n#| exercise\ndef f(x:int # a number\n     )->int: # more\n    "Say"\n    # how\n    y = x\n    return y\n\n@patch\ndef g(self:C): return 1\n'
     assert exercises.blank(src).splitlines() == ['#| export', 'def f(x:int # a number', '     )->int: # more', '    "Say"',
-        "    raise NotImplementedError('exercise: f')", '', '@patch', "def g(self:C): raise NotImplementedError('exercise: g')"]
+        "    raise NotImplementedError('exercise: f')", '', '@patch', "def g(self:C): raise NotImplementedError('exercise: C.g')"]
 
 def test_copy(tmp_path):
     "What `make exercises` writes: no body of a marked function, no output, everything else"
