@@ -31,7 +31,7 @@ from .cmaes import CMAES
 from .refiner import Refiner
 from .losses import cross_entropy, prompt_loss, refiner_loss
 
-# %% ../nbs/07_collab.ipynb #07-052
+# %% ../nbs/07_collab.ipynb #07-056
 @dataclass(frozen=True)
 class SearchSwitches:
     "The part of `Switches` that the search reads."
@@ -46,7 +46,7 @@ class SearchSwitches:
     early_stop: bool = False     # let pycma's tolerances end the run
     step_size: str = 'CSA'       # how σ is adapted: by the path (CSA), or by two points (TPA), pycma's default at this width
 
-# %% ../nbs/07_collab.ipynb #07-053
+# %% ../nbs/07_collab.ipynb #07-057
 @dataclass(frozen=True)
 class Switches(SearchSwitches):
     "What a run of CraFT may vary; the defaults are the paper's."
@@ -67,20 +67,20 @@ class Switches(SearchSwitches):
     learn_refiner: bool = True   # PR of Table 3
     fallback: bool = False       # hold a quarter of the pictures back, and keep zero-shot unless the fit beats it on them
 
-# %% ../nbs/07_collab.ipynb #07-055
+# %% ../nbs/07_collab.ipynb #07-059
 STEPS = dict(CSA=CMAAdaptSigmaCSA, TPA=CMAAdaptSigmaTPA)
 PRESETS = dict(
     paper=Switches(),
     code=Switches(budget=0, std=0.2, sigma=0.02, bounds=(-5, 5), centre='sample', early_stop=True, hidden=256, layers=2,
                   optimizer='Adam', lam_i=0.1, lam_o=0.1, drop_lam_o=4, reverse_kl=True, views=200, normalize=False))
 
-# %% ../nbs/07_collab.ipynb #07-056
+# %% ../nbs/07_collab.ipynb #07-060
 def budget_by_shots(shots: int # pictures of the rarest class
                    ) -> int:   # queries
     "The released code's budgets: 8,000 from 8 shots up, 4,000 at 2 and 4, 2,000 at 1."
     return 8000 if shots >= 8 else 4000 if shots >= 2 else 2000
 
-# %% ../nbs/07_collab.ipynb #07-063
+# %% ../nbs/07_collab.ipynb #07-067
 def augment(pictures,      # a sequence of pictures, as `open_picture` takes them
             seed: int      # of this view
            ) -> list:      # as many PIL images: random crops of 50-100% of the area, half of them flipped
@@ -89,7 +89,7 @@ def augment(pictures,      # a sequence of pictures, as `open_picture` takes the
         torch.manual_seed(seed)
         return [v2.RandomHorizontalFlip()(v2.RandomResizedCrop(p.size[::-1], scale=(.5, 1), antialias=True)(p)) for p in map(open_picture, pictures)]
 
-# %% ../nbs/07_collab.ipynb #07-067
+# %% ../nbs/07_collab.ipynb #07-071
 def as_pictures(X  # N pictures: a sequence, or an array (N, H, W, 3) of bytes or of floats from 0 to 1
                ):  # the same pictures, floats as bytes
     "Pictures as a box takes them."
@@ -100,7 +100,7 @@ def _bytes(p): # (H, W, 3) floats
     if not (p.min() >= 0 and p.max() <= 1): raise ValueError(f'a float picture runs from {p.min():.3g} to {p.max():.3g}: expected 0 to 1; or give bytes, 0 to 255')
     return (255*p).round().astype(np.uint8)
 
-# %% ../nbs/07_collab.ipynb #07-070
+# %% ../nbs/07_collab.ipynb #07-074
 class BoxClassifier(ClassifierMixin, BaseEstimator):
     "A classifier around a box: a learned prompt, and perhaps a refiner on its predictions."
     refiner_ = None
@@ -114,7 +114,7 @@ class BoxClassifier(ClassifierMixin, BaseEstimator):
         "Accuracy; costs one query."
         return float((self.predict(pictures) == np.asarray(labels)).mean())
 
-# %% ../nbs/07_collab.ipynb #07-071
+# %% ../nbs/07_collab.ipynb #07-075
 @patch
 @torch.no_grad()
 def decision_function(self: BoxClassifier, pictures # N pictures, or an `ImageSet` of them
@@ -127,7 +127,7 @@ def decision_function(self: BoxClassifier, pictures # N pictures, or an `ImageSe
     if images is not pictures: self.box.forget(images)
     return self.refiner_.to(Y.device)(Y) if self.refiner_ else Y
 
-# %% ../nbs/07_collab.ipynb #07-072
+# %% ../nbs/07_collab.ipynb #07-076
 @patch
 def predict_proba(self: BoxClassifier, pictures # N pictures, or an `ImageSet` of them
                  ) -> np.ndarray:               # (N, K)
@@ -140,7 +140,7 @@ def predict(self: BoxClassifier, pictures # N pictures, or an `ImageSet` of them
     "The most probable class of each picture; costs one query."
     return self.decision_function(pictures).argmax(-1).cpu().numpy()
 
-# %% ../nbs/07_collab.ipynb #07-074
+# %% ../nbs/07_collab.ipynb #07-078
 class CraFT(BoxClassifier):
     "Collaborative fine-tuning of a black box (Algorithm 1)."
     @delegates(Switches)
@@ -156,7 +156,7 @@ class CraFT(BoxClassifier):
         for k, v in kw.items(): setattr(self, k, v) if k in ('box', 'preset', 'seed', 'progress') else self.switches.update({k: v})
         return self
 
-# %% ../nbs/07_collab.ipynb #07-076
+# %% ../nbs/07_collab.ipynb #07-080
 def check_switches(s: Switches): # of a run
     "Complain, in words, of switches that make no run."
     if s.centre not in ('mean', 'sample', 'best'): raise ValueError(f'centre {s.centre!r}: expected mean, sample or best')
@@ -166,7 +166,7 @@ def check_switches(s: Switches): # of a run
     if s.fallback and not s.residual: raise ValueError('fallback needs the residual refiner, which can be set to change nothing')
     if not (s.learn_prompt or s.learn_refiner): raise ValueError('nothing to learn: set learn_prompt or learn_refiner')
 
-# %% ../nbs/07_collab.ipynb #07-077
+# %% ../nbs/07_collab.ipynb #07-081
 @patch
 def _given(self: CraFT):
     "The preset's switches, with those given in their place."
@@ -186,7 +186,7 @@ def _resolve(self: CraFT, y):
     lam_i, lam_o = (0.1/K if l is None else l for l in (s.lam_i, s.lam_o))
     return replace(s, lam_i=lam_i, lam_o=lam_o, budget=s.budget or budget_by_shots(int(y.bincount(minlength=K).min())))
 
-# %% ../nbs/07_collab.ipynb #07-080
+# %% ../nbs/07_collab.ipynb #07-084
 @patch
 def _start(self: CraFT, pictures, y):
     "Lines 1-2: the subspace, the search, the refiner, the uploaded pictures."
@@ -200,19 +200,19 @@ def _start(self: CraFT, pictures, y):
     self._opt = self.refiner_.optimizer(s.optimizer, s.lr) if s.learn_refiner else None
     self._gen = torch.Generator().manual_seed(self.seed)
 
-# %% ../nbs/07_collab.ipynb #07-081
+# %% ../nbs/07_collab.ipynb #07-085
 @patch
 def _new_refiner(self: CraFT, device='cpu'):
     s = self.switches_
     return Refiner(len(self.box.classnames), s.hidden, s.layers, s.residual, self.seed, device=device) if s.learn_refiner else None
 
-# %% ../nbs/07_collab.ipynb #07-083
+# %% ../nbs/07_collab.ipynb #07-087
 @patch
 def _centre(self: CraFT):
     how = self.switches_.centre
     return self._es.mean if how == 'mean' else self._es.best if how == 'best' else self._es.ask().mean(0)
 
-# %% ../nbs/07_collab.ipynb #07-084
+# %% ../nbs/07_collab.ipynb #07-088
 @patch
 @torch.no_grad()
 def _search(self: CraFT):
@@ -226,7 +226,7 @@ def _search(self: CraFT):
     self.prompt_ = self._space(self._centre())
     return fitness.min().item()
 
-# %% ../nbs/07_collab.ipynb #07-089
+# %% ../nbs/07_collab.ipynb #07-093
 @patch
 def _view(self: CraFT):
     "The image set of this generation's refiner epoch; each is uploaded once."
@@ -242,7 +242,7 @@ def _add_view(self: CraFT, i):
     pictures = augment(self._pictures, 1000*self.seed + i) if s.views else self._pictures
     self._views[i] = self._box.upload(pictures, normalize=s.normalize)
 
-# %% ../nbs/07_collab.ipynb #07-091
+# %% ../nbs/07_collab.ipynb #07-095
 @patch
 def _refine(self: CraFT):
     "Lines 9-14: one epoch of Eq. 6 on the current prompt's logits, kept in `_Y`; returns the mean loss."
@@ -252,7 +252,7 @@ def _refine(self: CraFT):
     lam = 0. if s.drop_lam_o and spent > 1/s.drop_lam_o else s.lam_o
     return self.refiner_.epoch(self._opt, self._Y, self._y, partial(refiner_loss, lam=lam, reverse=s.reverse_kl), s.batch_size, self._gen)
 
-# %% ../nbs/07_collab.ipynb #07-095
+# %% ../nbs/07_collab.ipynb #07-099
 COUNTS = [f.name for f in fields(Ledger) if f.name != 'budget']
 
 class Run:
@@ -269,7 +269,7 @@ class Run:
     def keep(self, done): # is it over?
         "Keep the state of the run; here it is not kept."
 
-# %% ../nbs/07_collab.ipynb #07-096
+# %% ../nbs/07_collab.ipynb #07-100
 @patch
 def plan(self: Run) -> int: # queries
     "What the fit may spend."
@@ -282,7 +282,7 @@ def generations(self: Run) -> int:
     "How many generations that buys."
     return (self.allowed - self.spare)//self.cost
 
-# %% ../nbs/07_collab.ipynb #07-097
+# %% ../nbs/07_collab.ipynb #07-101
 @patch
 @contextmanager
 def account(self: Run):
@@ -296,7 +296,7 @@ def spent(self: Run) -> dict: # by name, as in the ledger
     "What the run has cost so far."
     return {k: getattr(self.clf.box.ledger, k) - v for k, v in self.base.items()}
 
-# %% ../nbs/07_collab.ipynb #07-099
+# %% ../nbs/07_collab.ipynb #07-103
 @patch
 def _generation(self: CraFT) -> dict:
     "Lines 4-14, once; returns the row of the history."
@@ -305,7 +305,7 @@ def _generation(self: CraFT) -> dict:
     if s.learn_refiner: row['loss'] = self._refine()                             # lines 8-14
     return dict(queries=self._run.spent()['queries'], sigma=self._es.sigma, **row)
 
-# %% ../nbs/07_collab.ipynb #07-100
+# %% ../nbs/07_collab.ipynb #07-104
 @patch
 def _loop(self: CraFT, callback):
     "Line 3: generation after generation, as many as are paid for."
@@ -320,7 +320,7 @@ def _loop(self: CraFT, callback):
             run.keep(done)
             if done: break
 
-# %% ../nbs/07_collab.ipynb #07-102
+# %% ../nbs/07_collab.ipynb #07-106
 @patch
 def fit(self: CraFT, pictures, # N pictures, as the box takes them, or an array (N, H, W, 3)
         labels,                # (N,) class indices 0 to K-1
@@ -342,7 +342,7 @@ def fit(self: CraFT, pictures, # N pictures, as the box takes them, or an array 
     for images in (self._images, *self._views.values()): self._box.forget(images)
     return self                                                                  # line 16: prompt_ = p0 + A m, refiner_ = R
 
-# %% ../nbs/07_collab.ipynb #07-111
+# %% ../nbs/07_collab.ipynb #07-115
 @patch
 def zero_shot(self: CraFT):
     "Use p0 as it is, without a fit; costs no query."
@@ -351,7 +351,7 @@ def zero_shot(self: CraFT):
     self.prompt_, self.refiner_ = self.box.embed(self.switches_.init), None
     return self
 
-# %% ../nbs/07_collab.ipynb #07-113
+# %% ../nbs/07_collab.ipynb #07-117
 from safetensors.torch import load_file, save_file
 
 @patch
@@ -366,7 +366,7 @@ def save(self: CraFT, folder): # made if missing
                 classnames=self.box.classnames, box=self.box.spec, history=self.history_)
     (folder/'classifier.json').write_text(json.dumps(info, indent=1))
 
-# %% ../nbs/07_collab.ipynb #07-114
+# %% ../nbs/07_collab.ipynb #07-118
 @patch(cls_method=True)
 def load(cls: CraFT, folder,     # as `save` wrote it
          box: BlackBox           # a box with the same class names and model
@@ -381,7 +381,7 @@ def load(cls: CraFT, folder,     # as `save` wrote it
     if self.refiner_: self.refiner_.load_state_dict({k.removeprefix('refiner.'): v for k, v in data.items()})
     return self
 
-# %% ../nbs/07_collab.ipynb #07-180
+# %% ../nbs/07_collab.ipynb #07-184
 def hold_out(pictures,   # N of them
              y,          # (N,) labels
              seed: int   # which draw
@@ -395,7 +395,7 @@ def hold_out(pictures,   # N of them
     part = lambda ids: ([pictures[i] for i in ids.tolist()], y[ids])
     return *part(rest), part(held)
 
-# %% ../nbs/07_collab.ipynb #07-182
+# %% ../nbs/07_collab.ipynb #07-186
 @patch
 @torch.no_grad()
 def _guard(self: CraFT):
@@ -410,13 +410,13 @@ def _guard(self: CraFT):
     self.prompt_ = p0.clone()
     for p in self.refiner_.R[-1].parameters() if self.refiner_ else (): p.zero_()
 
-# %% ../nbs/07_collab.ipynb #07-201
+# %% ../nbs/07_collab.ipynb #07-205
 import os, re, uuid, warnings
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-# %% ../nbs/07_collab.ipynb #07-202
+# %% ../nbs/07_collab.ipynb #07-206
 def write_whole(path: Path, # where it will be
                 data: bytes # what it will hold
                ):
@@ -425,13 +425,13 @@ def write_whole(path: Path, # where it will be
     with open(tmp, 'wb') as f: f.write(data); f.flush(); os.fsync(f.fileno())
     os.replace(tmp, path)
 
-# %% ../nbs/07_collab.ipynb #07-203
+# %% ../nbs/07_collab.ipynb #07-207
 class Damaged(ValueError):
     "A file that is not what was written; nothing of it is used."
 
 def _sum(text, tensors): return digest(text, *[x for k in sorted(tensors) for x in (k, tensors[k])])
 
-# %% ../nbs/07_collab.ipynb #07-204
+# %% ../nbs/07_collab.ipynb #07-208
 def write_tensors(path: Path,    # where they go
                   tensors: dict, # by name
                   info):         # anything JSON holds
@@ -439,7 +439,7 @@ def write_tensors(path: Path,    # where they go
     tensors, text = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, json.dumps(info)
     write_whole(path, save(tensors, dict(json=text, sha256=_sum(text, tensors))))
 
-# %% ../nbs/07_collab.ipynb #07-205
+# %% ../nbs/07_collab.ipynb #07-209
 def read_tensors(path: Path # as `write_tensors` wrote it
                 ) -> tuple: # (tensors, info)
     "What `write_tensors` wrote; `Damaged` if it is not that, letter for letter."
@@ -450,7 +450,7 @@ def read_tensors(path: Path # as `write_tensors` wrote it
     except (SafetensorError, OSError, LookupError, TypeError, ValueError, RecursionError) as e:
         raise Damaged(f'{path.name} is damaged ({e})') from e
 
-# %% ../nbs/07_collab.ipynb #07-209
+# %% ../nbs/07_collab.ipynb #07-213
 class Journal(BlackBox):
     "A box that writes each answer of a run down before it hands it out, and asks for none twice."
     def __init__(self, box: BlackBox, # who answers
@@ -463,7 +463,7 @@ class Journal(BlackBox):
     def forget(self, images): self.box.forget(images)
     def _embed(self, text): return self.box._embed(text)
 
-# %% ../nbs/07_collab.ipynb #07-211
+# %% ../nbs/07_collab.ipynb #07-215
 @patch
 def _ask(self: Journal, what, f, *args, **kw):
     self.box.key = f'{self.run}-{what}'
@@ -476,7 +476,7 @@ def _encode(self: Journal, pictures, **kw):
     self.sets.append((features, len(pictures)))
     return features, size
 
-# %% ../nbs/07_collab.ipynb #07-212
+# %% ../nbs/07_collab.ipynb #07-216
 @patch
 def _logits(self: Journal, p, features):
     i, self.answers = self.answers, self.answers + 1
@@ -489,7 +489,7 @@ def _logits(self: Journal, p, features):
     write_tensors(path, dict(logits=logits), question)
     return logits
 
-# %% ../nbs/07_collab.ipynb #07-213
+# %% ../nbs/07_collab.ipynb #07-217
 @patch
 def _recall(self: Journal, path, question, shape):
     tensors, asked = read_tensors(path)
@@ -500,7 +500,7 @@ def _recall(self: Journal, path, question, shape):
     if Y is None or Y.shape != shape or not Y.is_floating_point(): raise Damaged(f'{path.name} is damaged (expected logits of shape {shape})')
     return Y
 
-# %% ../nbs/07_collab.ipynb #07-222
+# %% ../nbs/07_collab.ipynb #07-226
 def content(p        # a picture in any form
            ) -> str: # 64 hex digits
     "SHA-256 of an image, an array, a tensor or a file; of anything else, of how it prints."
@@ -516,7 +516,7 @@ def _task(self: CraFT, pictures, y) -> dict:
              max_bytes=self.box.max_bytes, max_candidates=self.box.max_candidates, labels=digest(y), pictures=digest(*[content(pictures[i]) for i in range(len(pictures))]))
     return json.loads(json.dumps(d, default=str))
 
-# %% ../nbs/07_collab.ipynb #07-223
+# %% ../nbs/07_collab.ipynb #07-227
 FIELDS = dict(task=dict, run=str, allowed=int, done=bool, generation=int, answers=int, spent=dict, history=list)
 
 def check_info(i: dict): # as a state holds it
@@ -528,7 +528,7 @@ def check_info(i: dict): # as a state holds it
     ok = ok and i['spent'].keys() == set(COUNTS) and all(map(number, i['spent'].values())) and all(map(loss, i['history']))
     if not ok: raise Damaged('what it says of the run makes no sense')
 
-# %% ../nbs/07_collab.ipynb #07-224
+# %% ../nbs/07_collab.ipynb #07-228
 class Checkpoint:
     "A folder that keeps a run: its last two states, and the answers since the older one."
     def __init__(self, folder, # where the run is kept
@@ -540,7 +540,7 @@ class Checkpoint:
         "The files of a kind."
         return sorted(self.folder.glob(f'{kind}-*.safetensors'))
 
-# %% ../nbs/07_collab.ipynb #07-225
+# %% ../nbs/07_collab.ipynb #07-229
 @patch
 def read(self: Checkpoint) -> tuple: # (info, tensors) of the newest good state; None if there is no run yet
     "Find the run; refuse what is damaged, with a warning, and a run of another task, with an error."
@@ -553,7 +553,7 @@ def read(self: Checkpoint) -> tuple: # (info, tensors) of the newest good state;
         return info, tensors
     if self.files('state') or self.files('answer'): raise ValueError(f'{self.folder} holds no good state to go on from: give another folder, or remove it')
 
-# %% ../nbs/07_collab.ipynb #07-226
+# %% ../nbs/07_collab.ipynb #07-230
 @patch
 def write(self: Checkpoint, info: dict, # what JSON holds of the run
           tensors: dict):               # by name
@@ -565,7 +565,7 @@ def write(self: Checkpoint, info: dict, # what JSON holds of the run
     for p in old: p.unlink(missing_ok=True)
     self.answers = info['answers']
 
-# %% ../nbs/07_collab.ipynb #07-228
+# %% ../nbs/07_collab.ipynb #07-232
 @patch
 def _state(self: CraFT) -> dict: # tensors by name
     "What the next generation depends on; of the search, what it was told."
@@ -575,7 +575,7 @@ def _state(self: CraFT) -> dict: # tensors by name
     if self._Y is not None and not (s.learn_prompt or s.views): t['Y'] = self._Y
     return t
 
-# %% ../nbs/07_collab.ipynb #07-230
+# %% ../nbs/07_collab.ipynb #07-234
 def check_tensors(tensors: dict, # by name, as they were read
                   want: dict):   # by name, as this run has them
     "Raise unless names, shapes and types are as wanted."
@@ -584,7 +584,7 @@ def check_tensors(tensors: dict, # by name, as they were read
     bad = [f'{k}: {a.get(k)}, expected {b.get(k)}' for k in sorted({*a, *b}) if a.get(k) != b.get(k)]
     if bad: raise ValueError(f'the state does not fit this run ({"; ".join(bad[:3])}): give another folder, or remove it')
 
-# %% ../nbs/07_collab.ipynb #07-231
+# %% ../nbs/07_collab.ipynb #07-235
 @patch
 def _wanted(self: CraFT, generation) -> dict:
     "A state as it must look after so many generations."
@@ -595,7 +595,7 @@ def _wanted(self: CraFT, generation) -> dict:
         t |= {f'opt.{i}.step': torch.empty(()), f'opt.{i}.exp_avg': p, f'opt.{i}.exp_avg_sq': p}
     return t
 
-# %% ../nbs/07_collab.ipynb #07-233
+# %% ../nbs/07_collab.ipynb #07-237
 class KeptRun(Run):
     "A fit that a folder keeps: each answer before it is used, and the state after each generation."
     def __init__(self, clf,     # an estimator whose switches are resolved
@@ -607,7 +607,7 @@ class KeptRun(Run):
         self.box, self.done = Journal(clf.box, self.kept.folder, self.info['run']), self.info['done']
         self.held = clf.box._runs.get(self.info['run'], self.held)
 
-# %% ../nbs/07_collab.ipynb #07-234
+# %% ../nbs/07_collab.ipynb #07-238
 @patch
 def plan(self: KeptRun) -> int: # queries
     "What the fit may spend: as the folder says, or as is now written there."
@@ -619,7 +619,7 @@ def plan(self: KeptRun) -> int: # queries
     if not least <= n <= most: raise ValueError(f"{self.kept.folder} plans {n} queries, expected {least} to {most}: give another folder, or remove it")
     return n
 
-# %% ../nbs/07_collab.ipynb #07-236
+# %% ../nbs/07_collab.ipynb #07-240
 @patch
 @contextmanager
 def account(self: KeptRun):
@@ -633,7 +633,7 @@ def settle(self: KeptRun, spent: dict): # by name, as in the ledger
     "Set the ledger to what the run had cost at a moment."
     for k, v in self.base.items(): setattr(self.clf.box.ledger, k, v + spent[k])
 
-# %% ../nbs/07_collab.ipynb #07-237
+# %% ../nbs/07_collab.ipynb #07-241
 @patch
 def keep(self: KeptRun, done: bool): # is it over?
     "Write the state down."
@@ -641,7 +641,7 @@ def keep(self: KeptRun, done: bool): # is it over?
     info = dict(self.info, done=done, generation=len(clf.history_), answers=clf._box.answers, spent=self.spent(), history=clf.history_)
     self.kept.write(info, clf._state())
 
-# %% ../nbs/07_collab.ipynb #07-239
+# %% ../nbs/07_collab.ipynb #07-243
 @patch
 def _replay(self: CraFT, t, sigma):
     "Tell the search all it was told; it must arrive where it was."
@@ -655,7 +655,7 @@ def _replay(self: CraFT, t, sigma):
     if not torch.equal(self.prompt_.cpu(), t['prompt']):
         raise ValueError('the search arrives at another prompt than the state holds: the box is another, or this machine rounds otherwise')
 
-# %% ../nbs/07_collab.ipynb #07-240
+# %% ../nbs/07_collab.ipynb #07-244
 @patch
 def take(self: KeptRun):
     "Give the estimator what a state holds of the result; returns the estimator."
@@ -675,7 +675,7 @@ def result(self: KeptRun) -> CraFT: # fitted
         raise ValueError(f'the state holds a prompt {tuple(clf.prompt_.shape)} of {clf.prompt_.dtype}, expected numbers (n, d)')
     return self.take()
 
-# %% ../nbs/07_collab.ipynb #07-241
+# %% ../nbs/07_collab.ipynb #07-245
 @patch
 def _resume_opt(self: CraFT, t):
     "AdamW's state."
