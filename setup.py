@@ -12,6 +12,9 @@ py_versions = '3.10 3.11 3.12 3.13'.split()
 statuses = {'3': 'Alpha', '4': 'Beta', '5': 'Production/Stable'}
 readme = here/'README.md'
 
+extras = {k: cfg[f'{k}_requirements'].split() for k in ('dev', 'docs', 'browser', 'ray', 'log')}
+extras['dev'] += extras['docs'] + extras['ray'] + extras['log']  # the tests use them all
+
 setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'],
     long_description=readme.read_text(encoding='utf-8') if readme.exists() else cfg['description'],
@@ -20,7 +23,7 @@ setup(
     license='Apache-2.0', license_files=['LICENSE', 'NOTICE'],
     python_requires='>=' + cfg['min_python'],
     install_requires=cfg['requirements'].split(),
-    extras_require={k: cfg[f'{k}_requirements'].split() for k in ('dev', 'docs', 'browser', 'ray', 'log')},
+    extras_require=extras,
     packages=find_packages(include=['craft_nb', 'craft_nb.*']),
     package_data={'craft_nb': ['assets/**']},
     entry_points={'console_scripts': cfg['console_scripts'].split(),

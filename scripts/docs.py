@@ -1,5 +1,5 @@
 "Build the site: the notebooks as chapters, an API reference from the docments, a search, all of it readable from a folder."
-import html.parser, json, os, re, shutil, subprocess, sys, urllib.parse
+import ast, html.parser, json, os, re, shutil, subprocess, sys, urllib.parse
 from pathlib import Path
 from fastcore.script import call_parse
 
@@ -44,7 +44,7 @@ def module(nb):
 def exported():
     "{module: its public names}, read from the modules without importing them"
     alls = {p.stem: re.search(r'^__all__ = (\[.*?\])', p.read_text(encoding='utf-8'), flags=re.M|re.S) for p in sorted(root.glob('craft_nb/[!_]*.py'))}
-    return {k: eval(m[1]) for k, m in alls.items() if m}
+    return {k: ast.literal_eval(m[1]) for k, m in alls.items() if m}
 
 def lay(src # an empty folder
        ):
