@@ -16,7 +16,7 @@ import numpy as np, torch, yaml
 from fastcore.basics import patch
 from scipy.stats import ttest_rel
 from torch import Tensor
-from .data import ASSETS, Table
+from .data import ASSETS, Table, as_labels
 from .blackbox import digest
 from .refiner import Refiner
 from .losses import cross_entropy
@@ -154,12 +154,13 @@ def fit(self: Apart, pictures, # N pictures, as the box takes them
     self.refiner_ = Refiner(Y.shape[-1], seed=self.seed, device=Y.device)
     opt, gen = self.refiner_.optimizer(), torch.Generator().manual_seed(self.seed)
     loss = lambda Y_O, Y_I, y: cross_entropy(Y_O, y)                # no term that looks at Y_I
-    for _ in self.history_: self.refiner_.epoch(opt, Y, torch.as_tensor(labels).to(Y.device), loss, gen=gen)
+    y = as_labels(labels, len(Y), Y.shape[-1]).to(Y.device)
+    for _ in self.history_: self.refiner_.epoch(opt, Y, y, loss, gen=gen)
     return self
 
 # %% ../nbs/08_ablations.ipynb #08-060
 def code_switches() -> dict: # row -> switches
-    "Each difference of the released code, alone; all but its look at the test set."
+    "Return each difference of the released code, alone."
     c, pick = asdict(PRESETS['code']), lambda *names: {k: c[k] for k in names}
     return {'KL the other way': pick('reverse_kl'), 'augmented views': dict(views=16), 'features not normalised': pick('normalize'),
             'refiner of 2 x 256': pick('layers', 'hidden'), 'Adam': pick('optimizer'), 'A with std 0.2': pick('std'), 'sigma 0.02, bounds 5': pick('sigma', 'bounds'),

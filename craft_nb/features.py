@@ -13,7 +13,8 @@ from fastcore.basics import patch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from torch import Tensor
-from .baselines import check_labels, open_wall, uploaded
+from .baselines import open_wall, uploaded
+from .data import as_labels
 from .clip import CLIPBlackBox
 from .collab import BoxClassifier
 from .refiner import linear
@@ -25,7 +26,7 @@ class OnFeatures(BoxClassifier):
 
 @patch
 def _see(self: OnFeatures, pictures, labels) -> tuple: # features (N, e), labels (N,); text features into `classifiers_`
-    y, box, white = check_labels(self.box, pictures, labels), self.box, open_wall(self.box, type(self).__name__)
+    y, box, white = as_labels(labels, len(pictures), len(self.box.classnames)), self.box, open_wall(self.box, type(self).__name__)
     self.classes_, n = np.arange(len(box.classnames)), int(self.needs_texts)
     with box.ledger.limit(self.budget), uploaded(box, pictures, n) as images:
         X = white.features(images)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WORDS', 'VOCABULARIES', 'PENALTIES', 'ONE_SHOT', 'STRENGTHS', 'ProbeSet', 'held_out_r2', 'choose', 'Axes', 'ridge',
-           'logistic', 'WideRefiner', 'ProbeHead', 'put', 'new_head', 'train_mlp', 'train_head', 'folds', 'judge',
+           'logistic', 'WideRefiner', 'ProbeHead', 'put', 'new_head', 'train_mlp', 'train_head', 'judge',
            'cross_validate', 'fit_head', 'Probes', 'CraFTProbes', 'Noting', 'CraFTJoint']
 
 # %% ../nbs/14_probes.ipynb #14-003
@@ -24,8 +24,9 @@ from .clip import IMAGENET_CLASSNAMES
 from .prompts import PromptSpace
 from .refiner import Refiner, linear
 from .losses import refiner_loss
-from .collab import BoxClassifier, CraFT
-from .baselines import check_labels, uploaded
+from .collab import BoxClassifier, CraFT, folds
+from .baselines import uploaded
+from .data import as_labels
 
 # %% ../nbs/14_probes.ipynb #14-034
 class ProbeSet:
@@ -260,14 +261,6 @@ def train_head(Y: Tensor,      # (N, K) logits of the classes
 # %% ../nbs/14_probes.ipynb #14-101
 STRENGTHS = tuple(i/10 for i in range(11))
 
-def folds(y: np.ndarray, # (N,) classes
-          n: int         # folds
-         ) -> np.ndarray: # (N,) numbers of folds
-    "The j-th picture of each class goes to fold j mod n."
-    f = np.zeros(len(y), int)
-    for k in np.unique(y): f[y == k] = np.arange((y == k).sum()) % n
-    return f
-
 # %% ../nbs/14_probes.ipynb #14-103
 def judge(Y: Tensor, # (N, K) logits
           y: Tensor  # (N,) classes
@@ -359,7 +352,7 @@ def fit(self: Probes, pictures, # N pictures, or an `ImageSet` of them
         callback=None,          # called as callback(self) once, at the end
         known=None):            # further probes that are paid for: prompts (C, n, d), logits (N, C*K)
     "One query for the class names, one for the vocabulary; `history_` has what was chosen, and the price."
-    y, box = check_labels(self.box, pictures, labels), self.box
+    y, box = as_labels(labels, len(pictures), len(self.box.classnames)), self.box
     if self.head not in PENALTIES: raise ValueError(f'head {self.head!r}: expected one of {", ".join(PENALTIES)}')
     if self.choose not in ('random', 'spread', 'helps'): raise ValueError(f'choose={self.choose!r}: expected random, spread or helps')
     if not (len(self.probes) or known): raise ValueError('probes is empty: give a list of texts')
@@ -476,6 +469,9 @@ def best(self: Noting, fitness: Tensor, # (P,) of the last candidates: less is b
 def _own(self: CraFTProbes): return Probes(self.box, self.seed, probes=self.probes, M=self.M, choose=self.choose, head=self.head, init=self.switches_.init)
 
 @patch
+def _calibrate(self: CraFTProbes): self.temperature_ = 1. # the head's penalty was chosen by log loss on held-out shots
+
+@patch
 def _start(self: CraFTProbes, pictures, y):
     if self.candidates: self._box = Noting(self._box)
     CraFT._start(self, pictures, y)
@@ -583,9 +579,11 @@ def _resolve(self: CraFTJoint, y):
 def fit(self: CraFTJoint, pictures, labels, callback=None, checkpoint=None):
     "Ask the probes, then Algorithm 1."
     if checkpoint is not None: raise ValueError('CraFTJoint keeps no checkpoints: leave `checkpoint` out, or use CraFTProbes')
-    y, own = check_labels(self.box, pictures, labels), self._own()
+    y, own = as_labels(labels, len(pictures), len(self.box.classnames)), self._own()
     with uploaded(self.box, pictures, own.need()) as images: self._asked = own._ask(self.box.embed(self._resolve(y).init), images, y)
-    return CraFT.fit(self, pictures, labels, callback)
+    CraFT.fit(self, pictures, labels, callback)
+    self.refiner_ = None        # the head does its work
+    return self
 
 # %% ../nbs/14_probes.ipynb #14-174
 @patch
@@ -597,10 +595,13 @@ def _start(self: CraFTJoint, pictures, y):
     self._opt, self.refiner_ = self.head_.out.optimizer(s.optimizer, s.lr), lambda Y: torch.stack([self.head_(o, self._X) for o in Y])
 
 @patch
-def _refine(self: CraFTJoint):
+def _calibrate(self: CraFTJoint): self.temperature_ = 1.
+
+@patch
+def _refine(self: CraFTJoint, lam=None):
     s, K = self.switches_, len(self.classes_)
     Y = self._box.query(self.prompt_[None], self._images)[0]
-    return self.head_.out.epoch(self._opt, self.head_.inputs(Y, self._X), self._y, lambda O, I, y: refiner_loss(O, I[:, :K], y, s.lam_o, s.reverse_kl), s.batch_size, self._gen)
+    return self.head_.out.epoch(self._opt, self.head_.inputs(Y, self._X), self._y, lambda O, I, y: refiner_loss(O, I[:, :K], y, s.lam_o if lam is None else lam, s.reverse_kl), s.batch_size, self._gen)
 
 # %% ../nbs/14_probes.ipynb #14-175
 @patch

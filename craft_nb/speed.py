@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt, numpy as np, torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from . import __version__, collab
-from .clip import IMAGENET_CLASSNAMES, CLIPBlackBox, clock, matmul_rate, naive_features, operations, sentences, tower_growth, tower_stages
+from .clip import BUILT_IN, IMAGENET_CLASSNAMES, CLIPBlackBox, clock, matmul_rate, naive_features, operations, sentences, tower_growth, tower_stages
 from .cmaes import CMAES
 from .collab import CraFT
 from .prompts import PromptSpace
@@ -68,15 +68,16 @@ def profile_run(box,               # a box
                 **switches         # of `CraFT`
                ) -> tuple:         # milliseconds a generation, {part: milliseconds a generation}
     "Run CraFT and time its parts."
-    watch, stamps, parts = Stopwatch(), [], parts_of(box)
+    watch, stamps, parts, took = Stopwatch(), [], parts_of(box), {}
     def tick(clf):
         stamps.append(time.perf_counter())
         if len(stamps) == 1: watch.took.clear()
+        took.update(watch.took)                     # what comes after the last generation is not counted
     with ExitStack() as stack:
         for owner, name, part in parts: stack.enter_context(mock.patch.object(owner, name, watch(part, getattr(owner, name))))
         CraFT(box, budget=41*(generations + 1), **switches).fit(pictures, torch.arange(len(pictures)) % len(box.classnames), callback=tick)
     per = 1e3/(len(stamps) - 1)
-    return per*(stamps[-1] - stamps[0]), {part: per*watch.took[part] for _, _, part in parts if part in watch.took}
+    return per*(stamps[-1] - stamps[0]), {part: per*took[part] for _, _, part in parts if part in took}
 
 # %% ../nbs/11_speed.ipynb #11-043
 STAGES = dict(fp32='ours, fp32', bf16='ours, bf16')         # what print and figure call them
@@ -111,7 +112,8 @@ def speed(model: str='RN50', # open_clip name, random weights; or craft-mini
     "Naive against ours: a candidate by stage, a whole run of 8,000 queries, the share of the roofline, and growth."
     most = len(IMAGENET_CLASSNAMES)
     if not 2 <= classes <= most: raise ValueError(f'classes={classes}: ImageNet has {most} names, give 2 or more')
-    box, N = Rehearsal(model, IMAGENET_CLASSNAMES[:classes], device=device), shots*classes
+    weights = None if model in BUILT_IN else 'random'
+    box, N = Rehearsal((model, weights), IMAGENET_CLASSNAMES[:classes], device=device), shots*classes
     ms, roof, image = tower_stages(box), rooflines(box), image_ms(box)
     ours, parts = profile_run(box, range(N), generations)
     naive = ours - parts['text tower, logits'] + naive_generation(box)

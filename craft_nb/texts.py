@@ -18,13 +18,13 @@ from scipy.optimize import minimize
 from torch import Tensor
 from tqdm.auto import tqdm
 from . import __version__
-from .data import open_picture
+from .data import as_labels, as_pictures, open_picture
 from .blackbox import BlackBox, ImageSet
 from .clip import CLIPBlackBox
 from .refiner import Refiner
 from .losses import refiner_loss
 from .collab import BoxClassifier, CraFT
-from .baselines import check_labels, uploaded
+from .baselines import uploaded
 
 # %% ../nbs/14_texts.ipynb #14-011
 def check_templates(templates # a template, or several
@@ -222,7 +222,7 @@ def _start(self: HardPrompts, pictures, labels):
     for n in ('budget', 'popsize', 'epochs', *['members']*(self.members is not None)):
         if getattr(self, n) < 1: raise ValueError(f'{n}={getattr(self, n)}: expected 1 or more')
     if self.ridge is not None and not self.ridge > 0: raise ValueError(f'ridge={self.ridge}: expected a number above 0, or None')
-    y, K = check_labels(self.box, pictures, labels), len(self.box.classnames)
+    y, K = as_labels(labels, len(pictures), len(self.box.classnames)), len(self.box.classnames)
     self.classes_, self.asked_, self.history_, self.ridge_ = np.arange(K), [], [], self.ridge or .03
     self._Z, self._gen = torch.zeros(0, len(y), K), torch.Generator().manual_seed(self.seed)
     self.refiner_ = Refiner(K, seed=self.seed) if self.learn_refiner else None

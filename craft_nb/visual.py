@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from tqdm.auto import tqdm
-from .data import open_picture
+from .data import as_labels, open_picture
 from .blackbox import BlackBox, BudgetExceeded, ImageSet
 from .prompts import check_z
 from .cmaes import CMAES
@@ -318,8 +318,8 @@ def fit(self: BlackVIP, pictures, # N pictures, as `open_picture` reads them
         labels,                   # (N,) class indices 0 to K-1
         callback=None):           # called as callback(self) after each step
     "Two perturbed picture sets a step, within the budget."
-    y, box, gen = torch.as_tensor(labels).long(), self.box, torch.Generator().manual_seed(self.seed)
-    if len(pictures) != len(y): raise ValueError(f'{len(pictures)} pictures but {len(y)} labels: one label a picture')
+    y, box = as_labels(labels, len(pictures), len(self.box.classnames)), self.box
+    gen = torch.Generator().manual_seed(self.seed)
     if (allowed := min(self.budget, box.left())) < 2: raise BudgetExceeded(f'a step costs 2 queries, {allowed} are allowed')
     self.classes_, self.history_, self.prompt_ = np.arange(len(box.classnames)), [], box.embed(self.init)
     self.coordinator_, frames, spent = Coordinator(self.seed), [self._frame(pictures[i]) for i in range(len(y))], box.ledger.queries

@@ -10,6 +10,7 @@ import math, numpy as np, torch, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
+from .data import as_labels
 from .blackbox import BlackBox, BudgetExceeded, ImageSet
 from .clip import WhiteBox
 from .prompts import PromptSpace
@@ -66,10 +67,7 @@ class ZerothOrder(BoxClassifier):
 
 @patch
 def _check(self: ZerothOrder, pictures, labels):
-    y, K = torch.as_tensor(labels).long(), len(self.box.classnames)
-    if len(pictures) != len(y): raise ValueError(f'{len(pictures)} pictures but {len(y)} labels: one label a picture')
-    if len(y) == 0 or y.min() < 0 or y.max() >= K: raise ValueError(f'labels {y.unique().tolist()}: expected 0 to {K-1}, one for each class name of the box')
-    return y
+    return as_labels(labels, len(pictures), len(self.box.classnames))
 
 @patch
 def _can(self: ZerothOrder, n): return self.box.ledger.left >= n # queries
