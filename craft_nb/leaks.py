@@ -12,7 +12,7 @@ from torch import Tensor
 from .blackbox import ImageSet
 from .clip import CLIPBlackBox
 from .remote import as_logits
-from .service import Policy
+from .service import Policy, noise_of, text_digests, token_bytes
 
 # %% ../nbs/14_leaks.ipynb #14-044
 def whitened(L: Tensor,  # (N, M) answers
@@ -55,7 +55,9 @@ class Guarded(CLIPBlackBox):
     def _logits(self, prompts, features):
         Y = super()._logits(prompts, features)
         if self.policy.texts and Y.shape[-1] > self.policy.texts: raise ValueError(f'{Y.shape[-1]} class names, and the policy allows {self.policy.texts} in a query: ask for fewer at once')
-        return as_logits(self.policy.answer(Y, prompts, getattr(features, 'features', features), *self.classnames), self.policy.probabilities)
+        pictures = [f.numpy().tobytes() for f in getattr(features, 'features', features).cpu()]
+        noise = noise_of(b'', 0, text_digests(prompts, token_bytes(self)), pictures)
+        return as_logits(self.policy.answer(Y, noise), self.policy.probabilities)
 
 # %% ../nbs/14_leaks.ipynb #14-073
 def stolen(box: CLIPBlackBox, # that is behind the policy
