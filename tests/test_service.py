@@ -1,16 +1,19 @@
 "The service under strain: many clients, a bad line, kill -9 on either side, nonsense. The ledger stays exact, and a run the same, bit for bit."
-import io, json, logging, secrets, socket, sqlite3, time
+import asyncio, io, json, logging, secrets, socket, sqlite3, threading, time
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
 import httpx, numpy as np, pytest, torch
 from PIL import Image
 from faults import FAULTS, FIT, NAMES, PLENTY, Line, Owner, equal, killing, ledger, shots, use_and_kill
 from fuzz import Flood, bodies, operations, picture_files, pictures, query_of, send, small, upload_of
 from starlette.testclient import TestClient
 from craft_nb.blackbox import BudgetExceeded, digest
+from craft_nb.cli import main
 from craft_nb.clip import CLIPBlackBox
 from craft_nb.collab import CraFT
-from craft_nb.remote import RemoteBlackBox, _pieces, pack
-from craft_nb.service import SCHEMA, Limits, Policy, Store, create_app, serving
+from craft_nb.remote import HEADER, RemoteBlackBox, _pieces, model_id, pack
+from craft_nb.service import SCHEMA, Limits, Policy, Refused, Service, Store, create_app, read_body, serving
 
 @pytest.fixture(autouse=True)
 def one_thread():
@@ -295,27 +298,30 @@ def test_policy_caps_together(serve, store, prompts):
     assert store.distinct(1) == 18 and store.accounts()[0]['queries'] == 6
 
 def test_policy_noise(model, path, prompts):
-    "Asked again, by another account, after a restart: the same noise; another store or another prompt: other noise"
-    def answers(path, name, p):
-        s = Store(path); key = s.add(name, policy=Policy(noise=1.))
+    "Asked again, after a restart: the same noise; another account, store or prompt: other noise"
+    def answers(path, name, p, known={}):
+        s = Store(path)
+        key = known.get((path, name)) or s.add(name, policy=Policy(noise=1.))
+        known[path, name] = key
         with serving(create_app(model, s, Limits(**PLENTY))) as url, RemoteBlackBox(url, key, MANY) as box:
             images = box.upload(shots()[0]); Y = [box.query(p, images) for _ in range(2)]
         s.close()
         assert torch.equal(*Y)
         return Y[0]
     clean = model.asking(MANY).query(prompts[:2], model.upload(shots()[0]))
-    a, b, c, d = answers(path, 'ann', prompts[:2]), answers(path, 'bob', prompts[:2]), answers(path.with_suffix('.2'), 'ann', prompts[:2]), answers(path, 'eve', prompts[:2] + 1e-6)
+    a, b = answers(path, 'ann', prompts[:2]), answers(path, 'ann', prompts[:2])
+    others = answers(path, 'bob', prompts[:2]), answers(path.with_suffix('.2'), 'ann', prompts[:2]), answers(path, 'ann', prompts[:2] + 1e-6)
     assert torch.equal(a, b) and .8 < (a - clean).std() < 1.2
-    for o in (c, d): assert abs(float(torch.corrcoef(torch.stack([(a - clean).flatten(), (o - clean).flatten()]))[0, 1])) < .4
+    for o in others: assert abs(float(torch.corrcoef(torch.stack([(a - clean).flatten(), (o - clean).flatten()]))[0, 1])) < .4
 
 def test_policy_changes(serve, store, key, prompts):
     "A new policy holds from the next request on; a client that comes anew is told"
     with serve() as url, RemoteBlackBox(url, key, MANY) as box:
         images = box.upload(shots()[0]); box.query(prompts[:1], images)
-        store.limit('ann', Policy(texts=3))
+        store.limit('ann', texts=3)
         with pytest.raises(ValueError, match='12 class names'): box.query(prompts[:1], images)
         with RemoteBlackBox(url, key, MANY) as again: assert again.policy == dict(texts=3)
-    with pytest.raises(ValueError, match='no account'): store.limit('nobody', Policy())
+    with pytest.raises(ValueError, match='no account'): store.limit('nobody', texts=3)
 
 def test_old_store(model, path, prompts):
     "A file from before there were policies is served, its ledger as it was"
@@ -328,6 +334,221 @@ def test_old_store(model, path, prompts):
         assert box.account()['queries'] == 10 and box.policy == {}
     assert store.access_report()[0]['directions'] == '6 of 256'
     store.close()
+
+# --- noise that nobody can take the mean of
+
+def answered(box, names, p, pictures): return box.asking(names).query(p, box.upload(pictures))[0]
+
+def test_names_that_are_repeated(client, store, model, prompts):
+    "One name a thousand times in one query, or in capitals: refused, and not charged"
+    id = send(client, '/v1/images', pack({'0': torch.zeros(9, 9, 3, dtype=torch.uint8)})).json()['id']
+    for names in (['cat']*1000, ['cat', 'dog', 'Cat'], ['cat', ' cat']):
+        r = send(client, '/v1/query', pack({'prompts': prompts[:1]}, images=id, classnames=names))
+        assert r.status_code == 422 and 'say the same to the model' in r.json()['message']
+    assert store.accounts()[0]['queries'] == 0
+
+def test_repeated_names_of_a_client(serve, key, model, prompts):
+    "A list that has a name twice, as ImageNet's, is answered as by the local box"
+    names = ['missile', 'cat', 'missile']
+    with serve() as url, RemoteBlackBox(url, key, names) as far:
+        near = model.for_classes(names)
+        assert torch.allclose(*[box.query(prompts[:2], box.upload(shots()[0])) for box in (near, far)], atol=1e-4)
+        assert far.model['max_classes'] and far.account()['queries'] == 2
+
+def test_noise_of_a_picture(serve, store, prompts):
+    "The same picture in another set, place or file, the same text among others: the same noise, so that two hundred answers say no more than one"
+    key, (pics, _) = store.add('ann', policy=Policy(noise=1.)), shots()
+    a, b = np.asarray(pics[0]), np.asarray(pics[1])
+    f = io.BytesIO(); Image.fromarray(a).save(f, 'PNG')
+    with serve() as url, RemoteBlackBox(url, key, MANY) as box:
+        alone = answered(box, MANY[:1], prompts[:1], [a])
+        among = answered(box, [*MANY[5:], MANY[0]], prompts[:1], [b, Image.open(f), a])
+        many = answered(box, MANY[:1], prompts[:1], [a]*200)
+        assert torch.allclose(among[1:, -1:], alone.expand(2, 1), atol=1e-4) and torch.allclose(many, alone.expand(200, 1), atol=1e-4)
+        clean = answered(CLIPBlackBox('craft-mini', MANY[:1]), MANY[:1], prompts[:1], [a])
+        assert abs(many.mean() - clean) > .5*abs(alone - clean)          # the mean is no nearer to the truth than one answer
+
+# --- limits of an account, and its key
+
+def test_limits_are_merged(path, capsys):
+    "`keys limit` changes what it names and nothing else; a limit is taken away by name; a key is put in another's place"
+    def keys(words): capsys.readouterr(); main(['serve', 'keys', *words.split(), '--store', str(path)]); return capsys.readouterr()
+    old = keys('add ann --budget 500 --price 0.002 --top-k 5 --noise 1').out.strip()
+    said = keys('limit ann --budget 9000').out
+    assert 'before: budget=500 price=0.002 top_k=5 noise=1.0' in said and 'now:    budget=9000 price=0.002 top_k=5 noise=1.0' in said
+    assert 'now:    budget=9000 price=0.002 top_k=5 decimals=2' in keys('limit ann --decimals 2 --remove noise').out
+    assert 'now:    budget=none price=0.002 top_k=5 decimals=2' in keys('limit ann --remove budget').out
+    assert 'now:    budget=none price=0.002 top_k=5 decimals=2' in keys('limit ann').out
+    for bad in ('limit ann --top-k 0', 'limit ann --remove top', 'limit ann --budget 5 --remove budget', 'limit bob --budget 5'):
+        with pytest.raises(SystemExit): keys(bad)
+    new = keys('rotate ann').out.strip()
+    s = Store(path)
+    assert s.find(old) is None and s.find(new)['name'] == 'ann' and s.limits_of('ann') == dict(budget=None, price=.002, top_k=5, decimals=2)
+    s.close()
+
+def test_raised_budget(serve, store, prompts):
+    "An account at its end goes on when its budget is raised; lowered below what is spent, nothing is left"
+    key = store.add('ann', 2)
+    with serve() as url, RemoteBlackBox(url, key, NAMES) as box:
+        images = box.upload(shots()[0]); box.query(prompts[:2], images)
+        with pytest.raises(BudgetExceeded): box.query(prompts[:1], images)
+        store.limit('ann', budget=5); box.query(prompts[:1], images)
+        store.limit('ann', budget=1)
+        assert box.account()['left'] == 0 == box.left()
+        with pytest.raises(BudgetExceeded, match='0 left'): box.query(prompts[:1], images)
+
+# --- a key belongs to a host
+
+@pytest.fixture
+def thief():
+    "A server on this machine that writes down what it is sent -> (url, heads)"
+    heads = []
+    class Takes(BaseHTTPRequestHandler):
+        def do_GET(self): heads.append(dict(self.headers)); self.send_response(404); self.end_headers()
+        do_POST = do_GET
+        def log_message(self, *_): pass
+    with HTTPServer(('127.0.0.1', 0), Takes) as s:
+        threading.Thread(target=s.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{s.server_port}', heads
+        s.shutdown()
+
+@pytest.fixture
+def gift(thief, model, tmp_path, monkeypatch):
+    "A classifier and a run from somebody else, that name the thief's service"
+    monkeypatch.chdir(tmp_path)
+    CraFT(model, budget=11, **FIT).fit(*shots()).save('gift')
+    info = json.loads((tmp_path/'gift/classifier.json').read_text())
+    (tmp_path/'gift/classifier.json').write_text(json.dumps(info | dict(box=dict(model=thief[0], pretrained=None))))
+    for i, (p, k) in enumerate(zip(*shots())):
+        (tmp_path/f'pictures/{k}').mkdir(parents=True, exist_ok=True)
+        p.save(f'pictures/{k}/{i}.png')
+    main('fit pictures --shots 1 --budget 41 --methods craft --out gift/run --quiet'.split())
+    command = json.loads((tmp_path/'gift/run/command.json').read_text())
+    (tmp_path/'gift/run/command.json').write_text(json.dumps(command | dict(model=thief[0])))
+    (tmp_path/'gift/run/report.json').unlink()
+    return thief
+
+@pytest.mark.parametrize('words', ['predict gift pictures', 'fit --resume gift/run --quiet'])
+def test_address_in_a_file(gift, monkeypatch, capsys, words):
+    "Nothing goes to the address that a file names until the user agrees; and then no key that is another host's"
+    url, heads = gift
+    monkeypatch.setenv('CRAFT_NB_KEY', 'craft_secret@models.example.org')
+    with pytest.raises(SystemExit, match='nothing was sent: say --yes'): main(words.split())
+    assert url in capsys.readouterr().err and not heads
+    with pytest.raises(SystemExit, match='no key for 127.0.0.1'): main([*words.split(), '--yes'])
+    assert not heads
+    monkeypatch.setenv('CRAFT_NB_KEY', 'craft_secret')
+    with pytest.raises(SystemExit, match='name no host'): main([*words.split(), '--yes'])
+    assert not heads
+    monkeypatch.setenv('CRAFT_NB_KEY', f'craft_secret@models.example.org craft_theirs@{url[7:]}')
+    with pytest.raises((SystemExit, KeyError)): main([*words.split(), '--yes'])
+    assert heads and {h['Authorization'] for h in heads} == {'Bearer craft_theirs'}
+
+def test_answer_of_the_user(gift, monkeypatch):
+    "At a terminal the user is asked"
+    url, heads = gift
+    monkeypatch.setenv('CRAFT_NB_KEY', f'craft_theirs@{url[7:]}')
+    monkeypatch.setattr('sys.stdin', SimpleNamespace(isatty=lambda: True))
+    for answer in ('', 'n', 'no'):
+        monkeypatch.setattr('builtins.input', lambda *_: answer)
+        with pytest.raises(SystemExit, match='nothing was sent'): main('predict gift pictures'.split())
+    assert not heads
+    monkeypatch.setattr('builtins.input', lambda *_: 'y')
+    with pytest.raises((SystemExit, KeyError)): main('predict gift pictures'.split())
+    assert heads
+
+@pytest.mark.parametrize('url', ['http://192.0.2.1:8000', 'http://models.example.org', 'http://127.0.0.1.example.org'])
+def test_plain_http(url):
+    "Plain http beyond this machine is for those who ask for it; the address is refused before it is called"
+    with pytest.raises(ValueError, match='is plain http'): RemoteBlackBox(url, 'craft_any', NAMES, patience=0)
+    with pytest.raises(SystemExit, match='is plain http'): main(f'fit digits --shots 1 --model {url} --out {secrets.token_hex(4)}'.split())
+
+# --- another model behind the same address
+
+@pytest.fixture(scope='module')
+def other(): return CLIPBlackBox('craft-mini-vit', NAMES)
+
+def raw(url, key, body, name, **headers):
+    return httpx.post(url + '/v1/query', content=body, headers={'Authorization': f'Bearer {key}', 'Idempotency-Key': name, **headers})
+
+def test_other_model(model, other, store, key, prompts):
+    "Features of one model are never met by texts of another: 409, not charged, in words; each answer says whose it is"
+    with serving(create_app(model, store)) as url, RemoteBlackBox(url, key, NAMES) as box:
+        images = box.upload(shots()[0]); box.query(prompts[:1], images)
+        id, _ = box._store[images.id]
+        body = pack({'prompts': prompts[:1]}, images=id, classnames=NAMES)
+        first = raw(url, key, body, 'question 1')
+        assert first.status_code == 200 and first.headers[HEADER] == model_id(model.fingerprint())
+    with serving(create_app(other, store)) as url:
+        for headers in ({}, {HEADER: model_id(model.fingerprint())}):
+            for name in ('question 1', 'question 2'):
+                r = raw(url, key, body, name, **headers)
+                assert (r.status_code, r.json()['error']) == (409, 'model') and 'upload the pictures again' in r.json()['message']
+        assert store.accounts()[0]['queries'] == 2
+        with RemoteBlackBox(url, key, NAMES) as new:
+            new._store[images.id] = box._store[images.id]
+            with pytest.raises(ValueError, match='another model was served'): new.query(prompts[:1], images)
+            fresh = new.upload(shots()[0])
+            assert torch.allclose(new.query(prompts[:1], fresh), other.query(prompts[:1], other.upload(shots()[0])), atol=1e-4)
+
+def test_other_model_under_a_client(model, other, store, key, prompts):
+    "The model is changed while a client is at work: its next question is refused, and an answer without the right name is not used"
+    with serving(create_app(model, store)) as url, RemoteBlackBox(url, key, NAMES) as box:
+        images = box.upload(shots()[0])
+        with serving(create_app(other, store)) as elsewhere:
+            box._http.base_url = elsewhere
+            with pytest.raises(ValueError, match='another model is served'): box.query(prompts[:1], images)
+            with pytest.raises(ValueError, match='another model is served'): box.upload(shots()[0])
+            with pytest.raises(ValueError, match='serves another model'): box.account()
+        box._http.base_url = url
+        assert box.account()['queries'] == 0
+
+def test_paid_by_another_model(model, other, store, key, prompts):
+    "A request that the old model was paid for is not answered by the new one"
+    a, b = (Service(box, store, Limits()) for box in (model, other))
+    ann = store.find(key)
+    picture = pack({'0': torch.zeros(9, 9, 3, dtype=torch.uint8)})
+    body = lambda up: pack({'prompts': prompts[:1]}, images=up.id, classnames=NAMES)
+    question = body(a.upload(ann, picture, 0, 'pictures'))
+    list(a.query(ann, question, 'question'))
+    store.drop(ann['id'], b.upload(ann, picture, 0, 'others').id)
+    with pytest.raises(Refused) as e: b.upload(ann, picture, 0, 'pictures')
+    assert e.value.status == 409
+    with pytest.raises(Refused) as e: list(b.query(ann, body(b.upload(ann, picture, 0, 'anew')), 'question'))
+    assert (e.value.status, e.value.body['error']) == (409, 'model') and store.accounts()[0]['queries'] == 1
+
+# --- bodies that lie, and sets that go
+
+def test_two_lengths(serve, key):
+    "A body with content-length and with transfer-encoding passes no gauge: refused before it is read"
+    with serve() as url:
+        head = f'POST /v1/images HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nIdempotency-Key: {"a"*8}\r\nContent-Length: 5\r\nTransfer-Encoding: chunked'
+        with ask(url, head, b'100000\r\n') as s:
+            answer = s.recv(2000)
+            assert b' 400 ' in answer.split(b'\r\n')[0], answer
+        assert httpx.get(url + '/v1/ledger', headers={'Authorization': f'Bearer {key}'}).json()['bytes_in'] == 0
+
+def test_longer_than_promised():
+    "A body is read no further than its head said"
+    async def stream():
+        for _ in range(10**6): yield bytes(1000)
+    with pytest.raises(Refused) as e: asyncio.run(read_body(SimpleNamespace(stream=stream), Limits(), 5))
+    assert e.value.status == 400
+
+@pytest.mark.parametrize('when, status, paid', [('question', 404, 0), ('pay', 200, 1)])
+def test_set_deleted_in_a_query(model, store, key, prompts, monkeypatch, when, status, paid):
+    "Deleted before it is read: 404 and no charge. Deleted after: answered, and paid once"
+    app = create_app(model, store); service = app.state.service
+    with TestClient(app, raise_server_exceptions=False, headers={'Authorization': f'Bearer {key}'}) as c:
+        id = send(c, '/v1/images', pack({'0': torch.zeros(9, 9, 3, dtype=torch.uint8)})).json()['id']
+        true = getattr(service, when)
+        def deleting(*args):
+            result = true(*args)
+            store.drop(1, id)
+            return result
+        monkeypatch.setattr(service, when, deleting)
+        assert send(c, '/v1/query', pack({'prompts': prompts[:1]}, images=id, classnames=NAMES)).status_code == status
+    assert store.accounts()[0]['queries'] == paid
 
 # --- what is told
 

@@ -1,0 +1,273 @@
+"A user's own pictures: folders that look alike, splits, names that are taken, models without weights, probabilities, pictures and labels in any form. Nothing wrong without a word."
+import csv, json
+from pathlib import Path
+import numpy as np, pytest, torch
+from PIL import Image
+from craft_nb.ablations import ece
+from craft_nb.blackbox import BlackBox
+from craft_nb.clip import CLIPBlackBox
+from craft_nb.cli import main
+from craft_nb.collab import CraFT
+from craft_nb.data import TASKS, fewshot
+from craft_nb.losses import cross_entropy
+from craft_nb.texts import CallableBlackBox
+
+SMALL = '--shots 2 --budget 82 --quiet'
+
+def save(task, folder, names, n=8, start=0):
+    "Pictures of a built-in task as a user would have them: a folder a class"
+    pics, y = task.train
+    for name in names:
+        to = Path(folder, name)
+        to.mkdir(parents=True, exist_ok=True)
+        ids = (y == task.classnames.index(name)).nonzero()[start:start+n, 0].tolist()
+        for i in ids: pics[i].save(to/f'{i}.png')
+    return Path(folder)
+
+@pytest.fixture(scope='module')
+def emoji(): return fewshot('emoji', 16, 1)
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+@pytest.fixture
+def said(capsys):
+    "What a command prints, or ends with"
+    def run(words):
+        capsys.readouterr()
+        try: main(words.split())
+        except SystemExit as e: return str(e)
+        return ''.join(capsys.readouterr())
+    return run
+
+def report(out): return json.loads(Path(out, 'report.json').read_text())
+def labels(path): return {r['label'] for r in csv.DictReader(open(path))}
+
+# --- folders that look alike
+
+def test_two_folders_of_one_name(here, emoji, said):
+    "Other classes under the same last name: a run of its own, a classifier of its own, and the first stays"
+    save(emoji, 'pets', ['bird', 'fruit']); save(emoji, 'other/pets', ['tool', 'meal'])
+    first = said(f'fit pets --out q {SMALL}')
+    second = said(f'fit other/pets --out q {SMALL}')
+    assert 'pets: 2 classes: bird, fruit' in first and 'pets-2: 2 classes: meal, tool' in second and 'kept as pets-2' in second
+    assert [r['task'] for r in report('q')['runs']] == ['pets', 'pets', 'pets-2', 'pets-2'] and len({r['key'] for r in report('q')['runs']}) == 2
+    assert 'holds 2 classifiers' in said('predict q pets')
+    for name, classes in (('pets', {'bird', 'fruit'}), ('pets-2', {'meal', 'tool'})):
+        said(f'predict q/{name}-seed1 pets --out {name}.csv')
+        assert labels(f'{name}.csv') <= classes
+
+def test_folder_that_changed(here, emoji, said):
+    "The same folder with other pictures is run again; as it was, it is not"
+    save(emoji, 'pets', ['bird', 'fruit'])
+    said(f'fit pets --out q {SMALL}'); again = said(f'fit {here}/pets --out q {SMALL}')
+    assert len(report('q')['runs']) == 2 and 'kept as' not in again           # the same folder, by another way
+    moved = sorted(Path('pets/bird').iterdir())[:4]
+    for p in moved: p.rename(Path('pets/fruit', p.name))
+    assert 'kept as pets-2' in said(f'fit pets --out q {SMALL}')
+    assert len(report('q')['runs']) == 4
+
+# --- splits
+
+@pytest.mark.parametrize('train, test, aside', [('train', 'val', None), ('Train', 'Test', None), ('training', 'testing', None), ('train', 'test', 'valid'), ('training_set', 'test_set', None)])
+def test_splits(here, emoji, said, train, test, aside):
+    "The usual names of parts are no classes; what is learned from and judged on is said before anything is asked"
+    save(emoji, f'pets/{train}', ['bird', 'fruit'], 6); save(emoji, f'pets/{test}', ['bird', 'fruit'], 3, 6)
+    if aside: save(emoji, f'pets/{aside}', ['bird', 'fruit'], 2, 9)
+    says = said(f'fit pets --out q --methods zero_shot {SMALL}')
+    assert 'pets: 2 classes: bird, fruit; 4 pictures to learn from, 6 to test' in says
+    assert says.index('2 classes') < says.index('zero_shot')
+    assert ('4 pictures for validation are set aside' in says) == bool(aside)
+
+def test_split_in_csv(here, emoji):
+    save(emoji, 'pets', ['bird', 'fruit'], 4)
+    rows = [f'{p},{p.parent.name},{"Training" if i % 4 < 3 else "valid"}' for i, p in enumerate(sorted(Path('pets').rglob('*.png')))]
+    Path('pets.csv').write_text('\n'.join(['path,label,split', *rows]))
+    task = fewshot('pets.csv', 3)
+    assert task.classnames == ['bird', 'fruit'] and (len(task.train[0]), len(task.test[0])) == (6, 2)
+
+@pytest.mark.parametrize('folders, says', [(['train/bird', 'train/fruit', 'test/bird', 'test/fruit', 'fish'], 'beside them fish/'), (['train/bird', 'training/fruit', 'test/bird'], 'two folders for one part'),
+    (['test/bird', 'val/fruit'], 'expected a folder to learn from'), (['train/bird', 'train/fruit', 'test'], 'has no class folders'), (['train/bird', 'train/fruit', 'test/fish'], "class 'fish' is in the pictures to judge on")])
+def test_split_by_halves(here, folders, says):
+    "What could be read in two ways is refused, in words"
+    for f in folders:
+        Path('pets', f).mkdir(parents=True, exist_ok=True)
+        for i in range(4): Image.new('RGB', (8, 8), (i, 0, 0)).save(Path('pets', f, f'{i}.png'))
+    with pytest.raises(ValueError, match=says): fewshot('pets', 1)
+
+def test_vehicles(here):
+    "A train among other classes is a class"
+    for c in ('train', 'bus', 'car'):
+        Path('v', c).mkdir(parents=True)
+        for i in range(3): Image.new('RGB', (8, 8)).save(Path('v', c, f'{i}.png'))
+    assert fewshot('v', 1).classnames == ['bus', 'car', 'train']
+
+# --- names
+
+def test_folder_behind_a_built_in_name(here, emoji, said):
+    save(emoji, 'food_kinds', ['bird', 'fruit'])
+    says = said(f'fit food_kinds --out a --methods zero_shot {SMALL}')
+    assert "'food_kinds' is the built-in task of that name" in says and 'food_kinds: 7 classes' in says
+    for name, out in (('./food_kinds', 'b'), (f'{here}/food_kinds', 'c')): assert 'food_kinds: 2 classes: bird, fruit' in said(f'fit {name} --out {out} --methods zero_shot {SMALL}')
+    assert fewshot(Path('food_kinds'), 2).classnames == ['bird', 'fruit'] and 'food_kinds' in TASKS
+
+def test_random_weights(here, said):
+    "An architecture is no model; random weights are had by that name"
+    assert 'ViT-B-32 is an architecture without weights' in said(f'fit digits --model ViT-B-32 --out q --methods zero_shot {SMALL}')
+    with pytest.raises(ValueError, match='openai'): CLIPBlackBox('RN50', ['a', 'b'])
+    with pytest.raises(ValueError, match='holds no weights'): CLIPBlackBox(here, ['a', 'b'])
+    assert CLIPBlackBox(('RN50', 'random'), ['a', 'b']).spec == dict(model='RN50', pretrained='random')
+
+# --- a command that fails
+
+@pytest.mark.parametrize('words', ['fit nowhere --out q', 'fit pets --out q --shots 99', f'fit pets --out q {SMALL} --device mars', f'fit pets --out q {SMALL} --methods crafty',
+    f'fit pets --out q {SMALL} --model http://127.0.0.1:9', 'fit pets --out q --shots 2 --budget 5 --quiet', f'fit pets --out q {SMALL} --switches sigmaa=2'])
+def test_failed_command(here, emoji, said, words):
+    "A command that fails before it asks anything leaves the folder as it was: --resume goes on with the one that ran"
+    save(emoji, 'pets', ['bird', 'fruit'])
+    said(f'fit pets --out q {SMALL} --methods craft')
+    before = {p: p.read_bytes() for p in Path('q').rglob('*') if p.is_file()}
+    assert said(words).startswith('craft-nb fit:')
+    assert before == {p: p.read_bytes() for p in Path('q').rglob('*') if p.is_file()}
+    assert 'The report' in said('fit --resume q --quiet')
+
+def test_settings_of_a_failed_start(here, emoji, said):
+    "A first command that never ran binds nobody to its settings"
+    save(emoji, 'pets', ['bird', 'fruit'])
+    assert 'a generation costs 41 queries' in said('fit pets --out q --shots 2 --budget 5 --quiet')
+    assert 'The report' in said(f'fit pets --out q {SMALL}')
+
+# --- how sure
+
+@pytest.fixture(scope='module')
+def fitted():
+    task = fewshot('fashion', 16, 2)
+    task.test = task.test[0][::5], task.test[1][::5]
+    box = CLIPBlackBox('craft-mini', task.classnames)
+    clf = CraFT(box, budget=4100, seed=2).fit(*task.train)
+    return task, clf, clf.decision_function(task.test[0])
+
+def test_calibrated(fitted):
+    "Sure as it is right: probabilities over a temperature from held-out shots, with the labels as they were, and no query more"
+    task, clf, Y = fitted
+    p, y = torch.tensor(clf.predict_proba(task.test[0])), task.test[1]
+    right = Y.argmax(-1) == y
+    raw = Y.softmax(-1)
+    marks = lambda p: (cross_entropy(p.log(), y).item(), ece(p.max(-1).values, right))
+    assert torch.equal(p.argmax(-1), Y.argmax(-1)) and clf.temperature_ > 1 and clf.history_[-1]['queries'] == 4100
+    assert marks(raw)[0] > 1.3*marks(p)[0] and marks(raw)[1] > .2 and marks(p)[1] < .1, (marks(raw), marks(p))
+
+def test_calibration_is_kept(fitted, tmp_path):
+    task, clf, _ = fitted
+    clf.save(tmp_path)
+    again = CraFT.load(tmp_path, clf.box)
+    assert again.temperature_ == clf.temperature_
+    assert np.array_equal(again.predict_proba(task.test[0][:9]), clf.predict_proba(task.test[0][:9]))
+
+def test_calibration_of_few(fitted):
+    "One shot, a guard, the release's preset: a temperature all the same, and probabilities that are no surer than the raw ones"
+    task, one = fitted[0], fewshot('fashion', 1, 2)
+    for t, kw in ((one, {}), (fewshot('fashion', 4, 2), dict(fallback=True)), (one, dict(preset='code', views=2, normalize=False))):
+        clf = CraFT(CLIPBlackBox('craft-mini', task.classnames), seed=2, **{'budget': 205, **kw}).fit(*t.train)
+        assert np.isfinite(clf.temperature_) and .05 < clf.temperature_ < 500
+
+def test_marks_are_reported(here, emoji, said):
+    save(emoji, 'pets', ['bird', 'fruit'])
+    says = said(f'fit pets --out q {SMALL}')
+    assert 'NLL / ECE' in says and all({'nll', 'ece'} <= r.keys() for r in report('q')['runs'])
+    said('predict q pets --out p.csv')
+    box = CLIPBlackBox('craft-mini', ['bird', 'fruit'])
+    clf = CraFT.load('q/pets-seed1', box)
+    rows = list(csv.DictReader(open('p.csv')))
+    assert [r['probability'] for r in rows] == [f'{p.max():.4f}' for p in clf.predict_proba([r['path'] for r in rows])]
+
+# --- scores of other people's functions
+
+def answers(scores, **kw):
+    "A box around a function that answers so, asked once"
+    box = CallableBlackBox(lambda texts, pictures: scores, ['cat', 'dog', 'cow'], **kw)
+    return box.ask('{}', box.upload([np.zeros((8, 8, 3), np.uint8)]*len(scores)))[0]
+
+LOGITS = torch.tensor([[-9., -4., -12.], [-2., -7., -3.]])
+
+def test_sigmoid_scores():
+    "SigLIP's scores are not logits: which they are must be said, and then nothing is lost"
+    with pytest.raises(ValueError, match="kind='sigmoid'"): answers(LOGITS.sigmoid())
+    assert torch.allclose(answers(LOGITS.sigmoid(), kind='sigmoid'), LOGITS, atol=1e-3)
+
+def test_percentages():
+    with pytest.raises(ValueError, match="kind='percent'"): answers(100*LOGITS.softmax(-1))
+    assert torch.allclose(answers(100*LOGITS.softmax(-1), kind='percent'), LOGITS.log_softmax(-1), atol=1e-3)
+    with pytest.raises(ValueError, match="kind 'probabilities'"): answers(100*LOGITS.softmax(-1), kind='probabilities')
+
+def test_plain_scores():
+    assert torch.equal(answers(LOGITS), LOGITS) and torch.allclose(answers(LOGITS.softmax(-1)), LOGITS.log_softmax(-1), atol=1e-3)
+    assert torch.equal(answers(LOGITS.sigmoid(), kind='logits'), LOGITS.sigmoid())       # cosines, say
+
+# --- pictures and labels in any form
+
+@pytest.fixture(scope='module')
+def digits():
+    task = fewshot('digits', 1, 1)
+    box = CLIPBlackBox('craft-mini', task.classnames)
+    p0 = box.embed('a photo of a')
+    def ask(pictures): return box.query(p0[None], box.upload(pictures))[0]
+    return task, box, ask, ask(task.train[0])
+
+def fit(box, X, y): return CraFT(box.for_classes(box.classnames), budget=41, seed=1).fit(X, y)
+
+def test_arrays_and_tensors(digits):
+    "NCHW or NHWC, bytes or floats, array or tensor: the same pictures"
+    task, box, ask, Y = digits
+    X = np.stack([np.asarray(p) for p in task.train[0]])
+    first = torch.tensor(X).permute(0, 3, 1, 2)
+    for form in (X, X/255, list(X), first, first/255, first.numpy(), list(first/255)): assert torch.allclose(ask(form), Y, atol=1e-4)
+    clf = fit(box, first/255, task.train[1])
+    assert np.array_equal(clf.predict(first), fit(box, task.train[0], task.train[1]).predict(task.train[0]))
+    with pytest.raises(ValueError, match='expected 0 to 1'): ask(first/128 - 1)
+
+def test_pandas(digits, tmp_path):
+    "A filtered column has labels that are no places"
+    pd = pytest.importorskip('pandas')
+    task, box, ask, Y = digits
+    for i, p in enumerate(task.train[0]): p.save(tmp_path/f'{i}.png')
+    table = pd.DataFrame(dict(path=[str(tmp_path/f'{i}.png') for i in [3, 4, *range(10)]], label=[3, 4, *task.train[1].tolist()]))[2:]
+    assert torch.allclose(ask(table['path']), Y, atol=1e-4)
+    clf = fit(box, table['path'], table['label'])
+    assert clf.score(table['path'], table['label']) == clf.score(task.train[0], task.train[1])
+    with pytest.raises(ValueError, match='give the column'): ask(table)
+
+def test_image_folder(digits, tmp_path):
+    "torchvision's datasets, with a transform or without"
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import ToTensor
+    task, box, ask, Y = digits
+    for p, k in zip(*task.train): (tmp_path/str(k.item())).mkdir(exist_ok=True); p.save(tmp_path/str(k.item())/'0.png')
+    for transform in (None, ToTensor()):
+        data = ImageFolder(tmp_path, transform)
+        assert torch.allclose(ask(data), Y[[task.train[1].tolist().index(k) for k in data.targets]], atol=1e-4)
+    clf = fit(box, data, data.targets)
+    assert 0 <= clf.score(data, data.targets) <= 1
+
+@pytest.mark.parametrize('change, says', [(lambda y: y + .5, '10 of 10 labels are no class numbers'), (lambda y: y - 1, r'\(-1, for one\)'), (lambda y: y + 1, r'\(10, for one\)'), (lambda y: y[:-1], '10 pictures but 9 labels'),
+    (lambda y: torch.eye(10), r'of shape \(10, 10\)'), (lambda y: [f'{k}' for k in y.tolist()], 'is no number'), (lambda y: y*float('nan'), 'no class numbers')])
+def test_labels(digits, change, says):
+    "A label is the number of a class, or an error in words; nothing is asked"
+    task, box, *_ = digits
+    own = box.for_classes(box.classnames)
+    clf = CraFT(own, budget=41)
+    with pytest.raises(ValueError, match=says): clf.fit(task.train[0], change(task.train[1]))
+    assert own.ledger.calls == 0
+    with pytest.raises(ValueError, match=says): CraFT(own).zero_shot().score(task.train[0], change(task.train[1]))
+
+def test_nothing_to_learn_from(digits, emoji, here, said):
+    task, box, *_ = digits
+    save(emoji, 'pets', ['bird', 'fruit'])
+    with pytest.raises(ValueError, match='no pictures to learn from'): CraFT(box).fit([], [])
+    assert 'shots=0 leaves craft nothing to learn from' in said('fit pets --shots 0 --out q')
+    assert 'zero_shot' in said('fit pets --shots 0 --methods zero_shot --out q --quiet')
+
+def test_one_path(digits):
+    with pytest.raises(ValueError, match='is one picture'): digits[2]('cat.jpg')
