@@ -268,7 +268,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'craft_nb.collab.CraFT._start': ('collab.html#craft._start', 'craft_nb/collab.py'),
                                  'craft_nb.collab.CraFT._state': ('collab.html#craft._state', 'craft_nb/collab.py'),
                                  'craft_nb.collab.CraFT._task': ('collab.html#craft._task', 'craft_nb/collab.py'),
-                                 'craft_nb.collab.CraFT._temperatures': ('collab.html#craft._temperatures', 'craft_nb/collab.py'),
+                                 'craft_nb.collab.CraFT._temperature': ('collab.html#craft._temperature', 'craft_nb/collab.py'),
                                  'craft_nb.collab.CraFT._view': ('collab.html#craft._view', 'craft_nb/collab.py'),
                                  'craft_nb.collab.CraFT._wanted': ('collab.html#craft._wanted', 'craft_nb/collab.py'),
                                  'craft_nb.collab.CraFT._weights': ('collab.html#craft._weights', 'craft_nb/collab.py'),

@@ -361,21 +361,18 @@ def _held_out_logits(self: CraFT, n):
 
 @patch
 @torch.no_grad()
-def _temperatures(self: CraFT) -> dict: # name -> T
-    "The candidates for `temperature_`, from the training pictures"
-    T = {'spread': logit_spread(self.refiner_(self._Y))/logit_spread(self._Y)}
+def _temperature(self: CraFT) -> float:
+    "Return T for this run; a prompt alone keeps the box's own, 1"
+    s = self.switches_
+    if s.fallback: return best_temperature(*self._judged)
+    if not s.learn_refiner: return 1.
     n = min(4, int(self._y.unique(return_counts=True)[1].min()))
-    as_predicted = self.switches_.normalize and not self.switches_.views
-    if n > 1 and as_predicted: T['held out'] = best_temperature(self._held_out_logits(n), self._y)
-    return T
+    as_it_was = not (s.learn_prompt or s.views) and s.normalize
+    if as_it_was and n > 1: return best_temperature(self._held_out_logits(n), self._y)
+    return logit_spread(self.refiner_(self._Y))/logit_spread(self._Y)
 
 @patch
-def _calibrate(self: CraFT):
-    "Set `temperature_`; a prompt alone keeps the box's own"
-    self.temperature_ = 1.
-    if self.switches_.fallback: self.temperature_ = best_temperature(*self._judged)
-    elif self.switches_.learn_refiner:
-        self.temperature_ = max(self._temperatures().values())
+def _calibrate(self: CraFT): self.temperature_ = self._temperature()
 
 # %% ../nbs/07_collab.ipynb #07-104
 @patch

@@ -1,9 +1,11 @@
 "A run stopped anywhere goes on as if nothing had been: the same prompt, refiner, history and bill, and no answer paid for twice."
-import os, pickle, re, sys
+import multiprocessing as mp
+import os, pickle, re, sys, time
 import pytest, torch
 from conftest import root, run
 from craft_nb.blackbox import BlackBox, BudgetExceeded
-from craft_nb.collab import COUNTS, CraFT, read_tensors, write_tensors
+from craft_nb.cli import main
+from craft_nb.collab import COUNTS, CraFT, locked, read_tensors, write_tensors
 
 KINDS = dict(craft={}, best=dict(centre='best'), prompt_only=dict(learn_refiner=False, centre='sample'), refiner_only=dict(learn_prompt=False),
              raw=dict(learn_prompt=False, normalize=False), code=dict(preset='code', budget=36, views=2))
@@ -43,7 +45,7 @@ def same(a, b):
     images = a.box.upload(pictures), b.box.upload(pictures)
     assert torch.equal(a.decision_function(images[0]), b.decision_function(images[1]))
 
-def contents(folder): return {p.name: p.read_bytes() for p in folder.iterdir()}
+def contents(folder): return {p.name: p.read_bytes() for p in folder.glob('*.safetensors')}
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='forks')
 def test_killed_at_random_moments():
@@ -235,3 +237,43 @@ def test_no_pickle():
     "Nothing in the module can run what it loads"
     code = (root/'craft_nb/collab.py').read_text()
     assert not re.search(r'torch\.load|pickle|\beval\(|\bexec\(', code)
+
+# --- two processes
+
+class Slow(Toy):
+    "Two processes meet in it"
+    def _logits(self, p, x): time.sleep(.002); return super()._logits(p, x)
+
+def go_on(folder, start, told):
+    "A process's life: a fit in the folder, and what became of it"
+    start.wait()
+    try: craft(Slow()).fit(pictures, y, checkpoint=folder); told.put('through')
+    except BlockingIOError as e: told.put('told' if 'another process is at work' in str(e) else str(e))
+    except Exception as e: told.put(f'{type(e).__name__}: {e}')
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='forks')
+def test_two_processes(tmp_path):
+    "20 times two processes on one checkpoint: one goes through, the other is told so, or comes after it; the run is the run"
+    ctx, ends = mp.get_context('fork'), []
+    for i in range(20):
+        start, told = ctx.Barrier(2), ctx.Queue()
+        ps = [ctx.Process(target=go_on, args=(tmp_path/str(i), start, told)) for _ in range(2)]
+        for p in ps: p.start()
+        ends.append(sorted(told.get(timeout=60) for _ in ps))
+        for p in ps: p.join()
+        same(craft(Toy()).fit(pictures, y, checkpoint=tmp_path/str(i)), craft(Toy()).fit(pictures, y))
+        assert not list((tmp_path/str(i)).glob('*.tmp'))
+    assert {tuple(e) for e in ends} <= {('through', 'told'), ('through', 'through')} and ['through', 'told'] in ends, ends
+
+def test_two_commands(tmp_path, monkeypatch):
+    "A folder of `craft-nb fit` belongs to one process at a time; the second touches nothing"
+    monkeypatch.chdir(tmp_path)
+    with locked('q'), pytest.raises(SystemExit, match='another process is at work in q'): main('fit digits --shots 1 --budget 41 --out q'.split())
+    assert [p.name for p in (tmp_path/'q').iterdir()] == ['.lock']
+
+def test_unlocked_by_death(tmp_path):
+    "A lock dies with its process, and what it left half written is cleared away"
+    code = "import os, sys; from craft_nb.collab import locked\nwith locked(sys.argv[1]): open(sys.argv[1] + '/a.tmp', 'w'); os.kill(os.getpid(), 9)"
+    rc, _ = run([sys.executable, '-c', code, tmp_path])
+    assert rc == -9 and (tmp_path/'a.tmp').exists()
+    with locked(tmp_path): assert [p.name for p in tmp_path.iterdir()] == ['.lock']
