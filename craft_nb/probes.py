@@ -24,7 +24,7 @@ from .clip import IMAGENET_CLASSNAMES
 from .prompts import PromptSpace
 from .refiner import Refiner, linear
 from .losses import refiner_loss
-from .collab import BoxClassifier, CraFT, folds
+from .collab import BoxClassifier, CraFT, check_box, folds
 from .baselines import uploaded
 from .data import as_labels
 
@@ -390,7 +390,7 @@ def save(self: Probes, folder): # made if missing
     folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
     data = dict(prompt=self.prompt_, probe_prompt=self.probes_.prompt, prompts=self.probes_.prompts) | {f'head.{k}': v for k, v in self.head_.state_dict().items()}
     save_file({k: v.detach().cpu().clone().contiguous() for k, v in data.items()}, folder/'classifier.safetensors')
-    info = dict(version=__version__, classnames=self.box.classnames, box=self.box.spec, texts=self.probes_.texts, history=self.history_,
+    info = dict(version=__version__, classnames=self.box.classnames, box=self.box.spec, fingerprint=self.box.fingerprint(), texts=self.probes_.texts, history=self.history_,
                 settings={k: v for k, v in self.get_params().items() if k != 'box'}, shape=[self.head_.K, self.head_.M, self.head_.r])
     (folder/'classifier.json').write_text(json.dumps(info, indent=1))
 
@@ -401,7 +401,7 @@ def load(cls: Probes, folder,     # as `save` wrote it
         ) -> Probes:              # fitted
     "Read a fitted classifier back."
     info, data = json.loads((Path(folder)/'classifier.json').read_text()), load_file(Path(folder)/'classifier.safetensors')
-    if list(box.classnames) != info['classnames']: raise ValueError(f"the box tells {box.classnames} apart, the classifier {info['classnames']}")
+    check_box(box, info['classnames'], info['fingerprint'])
     self = cls(box, **info['settings'])
     self.prompt_, self.classes_, self.history_ = data['prompt'], np.arange(len(box.classnames)), info['history']
     self.probes_ = ProbeSet(data['probe_prompt'], info['texts'], data['prompts'])

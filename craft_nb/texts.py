@@ -23,7 +23,7 @@ from .blackbox import BlackBox, ImageSet
 from .clip import CLIPBlackBox
 from .refiner import Refiner
 from .losses import refiner_loss
-from .collab import BoxClassifier, CraFT
+from .collab import BoxClassifier, CraFT, check_box
 from .baselines import uploaded
 
 # %% ../nbs/14_texts.ipynb #14-011
@@ -304,7 +304,7 @@ def save(self: HardPrompts, folder): # made if missing
     refiner = {f'refiner.{k}': v for k, v in self.refiner_.state_dict().items()} if self.refiner_ else {}
     save_file({'weights': self.weights_, **refiner}, folder/'classifier.safetensors')
     settings = {k: v for k, v in self.get_params(deep=False).items() if k != 'box'}
-    info = dict(version=__version__, settings=settings, texts=self.templates_, ridge=self.ridge_, classnames=list(self.box.classnames), box=self.box.spec, history=self.history_)
+    info = dict(version=__version__, settings=settings, texts=self.templates_, ridge=self.ridge_, classnames=list(self.box.classnames), box=self.box.spec, fingerprint=self.box.fingerprint(), history=self.history_)
     (folder/'classifier.json').write_text(json.dumps(info, indent=1), encoding='utf-8')
 
 # %% ../nbs/14_texts.ipynb #14-108
@@ -314,7 +314,7 @@ def load(cls: HardPrompts, folder,  # as `save` wrote it
         ) -> HardPrompts:           # fitted
     "Read a fitted classifier back."
     info, data = json.loads((Path(folder)/'classifier.json').read_text(encoding='utf-8')), load_file(Path(folder)/'classifier.safetensors')
-    if list(box.classnames) != info['classnames']: raise ValueError(f"the box tells {list(box.classnames)} apart, the classifier {info['classnames']}")
+    check_box(box, info['classnames'], info['fingerprint'])
     self = cls(box, **{k: tuple(v) if isinstance(v, list) else v for k, v in info['settings'].items()})
     self.classes_, self.history_, self.templates_, self.ridge_, self.weights_ = np.arange(len(box.classnames)), info['history'], info['texts'], info['ridge'], data.pop('weights')
     if data: self.refiner_ = Refiner(len(box.classnames)); self.refiner_.load_state_dict({k.removeprefix('refiner.'): v for k, v in data.items()})

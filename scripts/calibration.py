@@ -1,5 +1,6 @@
 "How good are CraFT's probabilities, by temperature? Writes nbs/results/calibration.jsonl, a line a run; lines that are there are left. `07_collab` shows the means."
 import json, sys
+from functools import lru_cache
 from pathlib import Path
 import torch
 from craft_nb.ablations import ece
@@ -26,11 +27,18 @@ def temperatures(clf, shots):
     T = {'none': 1., 'spread': logit_spread(clf.refiner_(clf._Y))/logit_spread(clf._Y), 'used': clf.temperature_}
     return T if shots == 1 else T | {'held out': best_temperature(clf._held_out_logits(4), clf._y)}
 
+@lru_cache
+def judge(name):
+    "A box for a task, and the test pictures uploaded to it"
+    task = fewshot(name, 1, 1)
+    box = CLIPBlackBox('craft-mini', task.classnames)
+    return box, box.upload(task.test[0])
+
 def run(name, shots, seed, learned):
     "A fit, and its marks on the test pictures for each temperature"
-    task = fewshot(name, shots, seed)
-    clf = CraFT(CLIPBlackBox('craft-mini', task.classnames), seed=seed, budget=SHOTS[shots], **LEARNED[learned]).fit(*task.train)
-    Y, y = clf.decision_function(task.test[0]), task.test[1]
+    task, (box, test) = fewshot(name, shots, seed), judge(name)
+    clf = CraFT(box, seed=seed, budget=SHOTS[shots], **LEARNED[learned]).fit(*task.train)
+    Y, y = clf.decision_function(test), task.test[1]
     Ts = temperatures(clf, shots) | {'best on the test': best_temperature(Y, y)}
     accuracy = round(100*(Y.argmax(-1) == y).double().mean().item(), 1)
     return dict(task=name, shots=shots, seed=seed, learned=learned, budget=SHOTS[shots], accuracy=accuracy, marks={k: marks(Y, y, T) for k, T in Ts.items()})
