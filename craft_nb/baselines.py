@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from .blackbox import BlackBox, ImageSet
 from .clip import CLIPBlackBox, WhiteBox
 from .collab import BoxClassifier, CraFT
-from .data import Table, as_labels
+from .data import Table, as_labels, as_pictures
 
 # %% ../nbs/09_baselines.ipynb #09-013
 @contextmanager
@@ -27,7 +27,7 @@ def uploaded(box: BlackBox,    # where the pictures go
              queries: int=1):  # that will be asked; if fewer are left, nothing is sent
     "Pictures in the box, for the length of a `with`."
     box.ledger.check(queries)
-    images = pictures if isinstance(pictures, ImageSet) else box.upload(pictures)
+    images = pictures if isinstance(pictures, ImageSet) else box.upload(as_pictures(pictures))
     try: yield images
     finally:
         if images is not pictures: box.forget(images)

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'LIMITS', 'KEYS', 'COMMANDS', 'run_method', 'mark', 'summary', 'Report', 'open_box', 'run_task',
-           'print_line', 'print_head', 'print_marks', 'compare', 'begin', 'read_tasks', 'check_runs', 'remember',
-           'finish', 'print_spread', 'parse_switches', 'pick_methods', 'all16', 'fit', 'fit_command', 'recall_command',
-           'confirm_service', 'find_classifier', 'predict', 'write_rows', 'tasks', 'demo', 'bench', 'grid_of',
-           'bench_grid', 'bench_list', 'bench_speed_of', 'report', 'data_check', 'data_sample', 'serve', 'keys',
-           'table', 'say_key', 'usage', 'underscored', 'say_warning', 'main']
+           'print_line', 'print_head', 'print_marks', 'compare', 'begin', 'check_place', 'forget', 'given_switches',
+           'read_tasks', 'check_runs', 'remember', 'finish', 'print_spread', 'parse_switches', 'pick_methods', 'all16',
+           'fit', 'task_names', 'anchored', 'fit_command', 'how_to_predict', 'recall_command', 'is_address',
+           'confirm_service', 'find_classifier', 'read_classifier', 'predict', 'write_rows', 'tasks', 'demo', 'bench',
+           'grid_of', 'bench_grid', 'bench_list', 'bench_speed_of', 'report', 'data_check', 'data_sample', 'serve',
+           'keys', 'table', 'say_key', 'usage', 'underscored', 'say_warning', 'main']
 
 # %% ../nbs/16_cli.ipynb #16-003
-import csv, json, shutil, sys, time, warnings
+import csv, json, shlex, shutil, sys, time, warnings
 from contextlib import suppress
 from inspect import signature
 from pathlib import Path
@@ -74,13 +75,18 @@ class Report:
     "The runs of a comparison and where they are kept."
     def __init__(self, out,       # folder
                  settings: dict): # what the runs have in common
-        self.out, self.settings, self.runs = Path(out), json.loads(json.dumps(settings)), []
+        self.out, self.settings = Path(out), json.loads(json.dumps(settings))
+        self.runs, self.names = [], {}                  # names: key of a task -> its name in this report
         self.out.mkdir(parents=True, exist_ok=True)
-        if not (self.out/'report.json').exists(): return
-        old = json.loads((self.out/'report.json').read_text())
-        if not old['runs']: return
-        if any('key' not in r for r in old['runs']): raise ValueError(f'{out} holds a report of an older craft_nb: give another --out, or remove it')
-        differ = [k for k in self.settings if old.get(k) != self.settings[k]]
+        path = self.out/'report.json'
+        if not path.exists(): return
+        try: old = json.loads(path.read_text())
+        except ValueError as e: raise ValueError(f'{path} is damaged ({e}): give another --out, or remove it') from None
+        self.names = old.get('names', {})
+        if not (old['runs'] or any(self.out.glob('checkpoints/*/state-*'))): return
+        if 'names' not in old: raise ValueError(f'{out} holds a report of an older craft_nb: give another --out, or remove it')
+        both = sorted((self.settings.keys() | old.keys()) - {'tasks', 'runs', 'names'})
+        differ = [k for k in both if old.get(k) != self.settings.get(k)]
         if differ: raise ValueError(f'{out} holds a report with other settings ({", ".join(differ)}): give another --out, or remove it')
         self.runs = old['runs']
 
@@ -97,12 +103,12 @@ def find(self: Report, key: str,  # of a task
 def name_of(self: Report, task # a `FewShotTask`
            ) -> str:           # free for it in this report
     "The name under which a task's runs are kept: its own, or with a number where another task has that."
-    names = {r['key']: r['task'] for r in self.runs}
-    if task.key in names: return names[task.key]
+    if task.key in self.names: return self.names[task.key]
     path = Path(task.name).resolve()
     own = path.stem if path.suffix.lower() == '.csv' else path.name
-    taken = set(names.values())
+    taken = set(self.names.values())
     name = next(o for o in [own, *(f'{own}-{i}' for i in range(2, len(taken) + 3))] if o not in taken)
+    self.names[task.key] = name
     if name != own:
         print(f'{self.out} holds runs of another {own} (another folder, other classes or other pictures): this one is kept as {name}', file=sys.stderr)
     return name
@@ -117,7 +123,7 @@ def add(self: Report, row: dict): # as `run_method` returns it
 def save(self: Report):
     "Write the report as it stands."
     from craft_nb.collab import write_whole
-    text = json.dumps({**self.settings, 'tasks': summary(self.runs), 'runs': None}, indent=1)
+    text = json.dumps({**self.settings, 'names': self.names, 'tasks': summary(self.runs), 'runs': None}, indent=1)
     lines = ',\n'.join(map(json.dumps, self.runs))                   # a line a run
     text = text.replace('"runs": null', f'"runs": [\n{lines}\n]')
     write_whole(self.out/'report.json', text.encode())
@@ -130,7 +136,7 @@ def open_box(model: tuple,         # name or address, and pretrained
             insecure: bool=False  # allow plain http beyond this machine
             ):                     # a `BlackBox`
     "A box of our own, or one on another machine."
-    if model[0].startswith(('http://', 'https://')):
+    if is_address(model[0]):
         from craft_nb.remote import RemoteBlackBox
         return RemoteBlackBox(model[0], classnames=classnames, insecure=insecure)
     from craft_nb.clip import CLIPBlackBox
@@ -187,21 +193,25 @@ def compare(names: list,         # built-in tasks, folders or CSVs
             progress: bool=True, # show a bar for each fit
             command: dict=None,  # what the report's folder is to remember for `craft-nb fit --resume`
             insecure: bool=False, # allow plain http beyond this machine
+            fresh: bool=False,   # forget what the report holds
+            resumed: bool=False, # the tasks must be those that the report knows
             **settings           # of `CraFT`: preset and switches
            ) -> Report:
     "Run the methods on the tasks; skips what the report in `out` already holds."
     from craft_nb.collab import locked
-    settings = dict(preset='paper') | settings
+    check_place(out, names)
     with locked(out):
-        report = begin(out, dict(seed=seeds[0], seeds=list(seeds), shots=shots, model=list(model), precision=precision, **settings))
-        tasks = read_tasks(report, names, shots, seeds, methods)
-        for i, t in enumerate(tasks):
-            box = open_box(model, t.classnames, device, precision, insecure)
-            if i == 0:
-                check_runs(report, t, box, methods, settings)
-                remember(report, command)
-                print_head(methods)
-            run_task(report, t, box, methods, progress, **settings)
+        if fresh: forget(out)
+        fixed = dict(seed=seeds[0], seeds=list(seeds), shots=shots, model=list(model), precision=precision)
+        report = begin(out, fixed | given_switches(settings))
+        tasks = read_tasks(report, names, shots, seeds, methods, resumed)
+        boxes = {}
+        for t in tasks:
+            if t.key not in boxes: boxes[t.key] = open_box(model, t.classnames, device, precision, insecure)
+            check_runs(report, t, boxes[t.key], methods, settings)
+        remember(report, command)
+        print_head(methods)
+        for t in tasks: run_task(report, t, boxes[t.key], methods, progress, **settings)
         mine = [r for t in tasks for m in methods for r in report.find(t.key, m, t.seed)]
         print_marks(mine, methods)
         return finish(report)
@@ -214,17 +224,44 @@ def begin(out,                # folder
     from craft_nb import __version__
     return Report(out, dict(version=__version__, **settings))
 
+def check_place(out,         # of a report
+                names: list): # of tasks
+    "Raise ValueError for a report inside a task's folder, where it would be taken for a class."
+    from craft_nb.data import own_path
+    for name in names:
+        path = own_path(name)
+        if path and path.is_dir() and Path(out).resolve().is_relative_to(path.resolve()):
+            raise ValueError(f'--out {out} lies inside the folder of pictures {name}: give a folder outside of it')
+
+def forget(out): # folder of a report
+    "Remove the report of a folder and its unfinished runs."
+    Path(out, 'report.json').unlink(missing_ok=True)
+    shutil.rmtree(Path(out, 'checkpoints'), ignore_errors=True)
+
+def given_switches(settings: dict # of `CraFT`: preset and switches
+                  ) -> dict:      # JSON
+    "The preset, and the switches that differ from it: the same for an option left out and for its default spelt out."
+    from dataclasses import asdict, fields
+    from craft_nb.collab import PRESETS, CraFT, Switches
+    if bad := [k for k in settings if k in ('box', 'seed', 'progress')]: raise ValueError(f'{bad[0]} is no switch: it is an option of the command')
+    s, preset = CraFT(None, **settings)._given(), settings.get('preset', 'paper')
+    default = asdict(PRESETS[preset])
+    return dict(preset=preset) | {k: v for k, v in asdict(s).items() if v != default[k]}
+
 def read_tasks(report: Report, # for names that are free in it
                names: list,    # as for `compare`, as all below
                shots: int,     # pictures a class
                seeds: list,    # draws
-               methods: list   # of `METHODS`
+               methods: list,  # of `METHODS`
+               resumed: bool=False # they must be those that the report knows
               ) -> list:       # of `FewShotTask`s, a seed after the other
     "Read the tasks, and say what each learns from and is judged on."
     from craft_nb.data import fewshot
     if shots == 0 and (bad := [m for m in methods if METHODS[m] is not None]):
         raise ValueError(f'shots=0 leaves {bad[0]} nothing to learn from: give --shots 1 or more, or --methods zero_shot')
     tasks = [fewshot(name, shots, seed) for name in names for seed in seeds]
+    if other := [t.name for t in tasks if resumed and t.key not in report.names]:
+        raise ValueError(f'{other[0]} holds other pictures than when {report.out} began: a run cannot go on with them; to begin anew, give the whole command')
     for t in tasks: t.name = report.name_of(t)
     for t in {t.key: t for t in tasks}.values(): print(t.describe(), flush=True)
     return tasks
@@ -235,12 +272,15 @@ def check_runs(report: Report,  # with the runs that are there
                methods: list,   # of `METHODS`
                settings: dict): # of `CraFT`
     "Raise what a fit of the missing runs would raise before it asks anything."
-    from craft_nb.collab import CraFT, allowed_queries
+    from craft_nb.collab import Checkpoint, CraFT, allowed_queries
     for m in methods:
         if METHODS[m] is None or report.find(task.key, m, task.seed): continue
-        _, switches = CraFT(box, seed=task.seed, **settings | METHODS[m]).check(*task.train)
-        begun = (report.out/'checkpoints'/f'{task.name}-{m}-seed{task.seed}').exists()
-        if not begun: allowed_queries(switches, box)
+        clf = CraFT(box, seed=task.seed, **settings | METHODS[m])
+        y, clf.switches_ = clf.check(*task.train)
+        if hasattr(box, 'check'): box.check(box.embed(clf.switches_.init)[None])     # is there room for the prompt?
+        kept = report.out/'checkpoints'/f'{task.name}-{m}-seed{task.seed}'
+        if not kept.exists(): allowed_queries(clf.switches_, box)
+        else: Checkpoint(kept, clf._task(task.train[0], y)).read()                   # is it this run?
 
 def remember(report: Report,   # to save
              command: dict):   # arguments of `fit`, or None
@@ -255,6 +295,8 @@ def finish(report: Report     # with all its rows
     from craft_nb.plots import report_figure
     with suppress(OSError): (report.out/'checkpoints').rmdir()           # it stays if another command left a run in it
     report_figure(report.runs).savefig(report.out/'report.png', dpi=120)
+    if begun := sorted(p.name for p in report.out.glob('checkpoints/*')):
+        print(f'{report.out} still holds runs that were begun by another command and not ended: {", ".join(begun)}', file=sys.stderr)
     return report
 
 # %% ../nbs/16_cli.ipynb #16-035
@@ -279,6 +321,7 @@ def parse_switches(text: str # e.g. 'sigma=0.5 centre=best'
     pairs = [p.partition('=') for p in text.split()]
     for k, eq, v in pairs:
         if not (k and eq and v): raise ValueError(f'{k+eq+v!r} is no switch: write name=value, several with spaces between, e.g. "sigma=0.5 centre=best"')
+    if bad := [k for k, _, _ in pairs if k in ('budget', 'preset')]: raise ValueError(f'{bad[0]} is an option of its own: give --{bad[0]}')
     return {k: value(v) for k, _, v in pairs}
 
 # %% ../nbs/16_cli.ipynb #16-040
@@ -314,20 +357,51 @@ def fit(task: Param('built-in names with commas between ("craft-nb tasks" lists 
     "Tune a black box on a few pictures of each class."
     command = {k: v for k, v in locals().items() if k not in ('resume', 'quiet', 'yes', 'insecure')}
     if resume: command = recall_command(resume, command, yes)
+    else: command = anchored(command)
     if not command['task']: raise ValueError('nothing to fit: name a built-in task, a folder or a CSV, or give --resume FOLDER')
-    fit_command(command, quiet, insecure)
+    fit_command(command, quiet, insecure, bool(resume))
 
 # %% ../nbs/16_cli.ipynb #16-044
+def task_names(text: str # of tasks, as `fit` takes them
+              ) -> list: # of names
+    "Take the names of tasks apart."
+    if text == 'all16': return all16()
+    if Path(text).exists(): return [text]
+    return [o.strip() for o in text.split(',') if o.strip()]
+
+def anchored(c: dict     # arguments of `fit`
+            ) -> dict:   # the same, wherever they are read
+    "Make the paths of a command absolute."
+    from craft_nb.data import own_path
+    def whole(name):
+        path = own_path(name)
+        return str(path.resolve()) if path and path.exists() else name
+    at = dict(task=c['task'] and ','.join(whole(o) for o in task_names(c['task'])))
+    if Path(c['model']).exists(): at['model'] = str(Path(c['model']).resolve())
+    return c | (at if c['task'] != 'all16' else {})
+
 def fit_command(c: dict,      # arguments of `fit`
                 quiet: bool,  # no progress bars
-                insecure: bool=False): # allow plain http beyond this machine
+                insecure: bool=False, # allow plain http beyond this machine
+                resumed: bool=False): # the tasks must be those of the folder
     "What `fit` does with its arguments."
-    names = all16() if c['task'] == 'all16' else [c['task']] if Path(c['task']).exists() else c['task'].split(',')
-    settings = dict(preset=c['preset'], **parse_switches(c['switches']), **({'budget': c['budget']} if c['budget'] else {}))
+    if c['budget'] is not None and c['budget'] < 1: raise ValueError(f'--budget {c["budget"]}: expected 1 query or more')
+    if c['seeds'] < 1: raise ValueError(f'--seeds {c["seeds"]}: expected 1 or more')
+    names, out = task_names(c['task']), c['out']
+    settings = dict(preset=c['preset'], **parse_switches(c['switches']))
+    if c['budget'] is not None: settings['budget'] = c['budget']
     seeds, model = list(range(c['seed'], c['seed'] + c['seeds'])), (c['model'], c['pretrained'])
-    report = compare(names, c['out'], c['shots'], seeds, pick_methods(c['methods']), model, c['device'], c['precision'], not quiet, c, insecure, **settings)
+    report = compare(names, out, c['shots'], seeds, pick_methods(c['methods']), model, c['device'], c['precision'], not quiet, c, insecure, resumed=resumed, **settings)
     if c['seeds'] > 1: print_spread(report.runs)
-    print(f'The report, the figure and the classifiers are in {c["out"]}; label new pictures with: craft-nb predict {c["out"]} FOLDER')
+    print(f'The report and the figure are in {out}.' + how_to_predict(out))
+
+def how_to_predict(out # folder of a report
+                  ) -> str:
+    "Say how new pictures are labelled with what is there, if a classifier is."
+    found = sorted(p.parent for p in Path(out).glob('*/classifier.json'))
+    if not found: return ''
+    which = [Path(out)] if len(found) == 1 else found
+    return ' Label new pictures with: ' + ' or '.join(f'craft-nb predict {shlex.quote(str(p))} FOLDER' for p in which)
 
 # %% ../nbs/16_cli.ipynb #16-045
 def recall_command(out,         # folder that `fit` wrote
@@ -341,17 +415,24 @@ def recall_command(out,         # folder that `fit` wrote
     if not path.exists(): raise FileNotFoundError(f'{out} holds no command.json: expected a folder that craft-nb fit --out wrote')
     old = json.loads(path.read_text())
     if not isinstance(old, dict) or old.keys() != given.keys(): raise ValueError(f'{path} is not of this version of craft-nb fit: give the whole command')
-    confirm_service(old['model'], path, yes)
+    confirm_service(old['model'], path, yes, f'the pictures of {old["task"]!r}')
     return {**old, 'out': str(out)}
 
 # %% ../nbs/16_cli.ipynb #16-045b
+def is_address(model: str # name of a model, or where it is served
+              ) -> bool:
+    "Tell the address of a service from a model of this machine."
+    return model.lower().startswith(('http://', 'https://'))
+
 def confirm_service(model: str,  # that a file names: an address, or a model of this machine
                     file,        # which file
-                    yes: bool):  # the user agrees already
+                    yes: bool,   # the user agrees already
+                    what: str='the pictures'): # that would be sent
     "Show the address that a file names, and raise ValueError unless the user agrees."
-    if not str(model).startswith(('http://', 'https://')): return
-    says = f'{file} names the service {model}: the pictures are sent there, and your key for that host'
-    print(says, file=sys.stderr)
+    if not isinstance(model, str): raise ValueError(f'{file} names the model {model!r}: expected a name or an address')
+    if not is_address(model): return
+    from craft_nb.remote import host_of
+    print(f'{file} names the service at {host_of(model)} ({model!r}): {what} are sent there, and your key for that host', file=sys.stderr)
     if yes: return
     if not (sys.stdin and sys.stdin.isatty()): raise ValueError('nothing was sent: say --yes if you trust this service')
     if input('Go on? [y/N] ').strip().lower() not in ('y', 'yes'): raise ValueError('nothing was sent')
@@ -366,6 +447,17 @@ def find_classifier(folder) -> Path: # what `fit --out` wrote, or one classifier
     raise FileNotFoundError(f'no classifier in {folder}: expected a folder that craft-nb fit --out wrote')
 
 # %% ../nbs/16_cli.ipynb #16-048
+def read_classifier(folder: Path # that holds classifier.json
+                   ) -> dict:    # what it says
+    "Read what a classifier was fitted with; raise ValueError where `craft-nb fit` did not write it."
+    path = folder/'classifier.json'
+    try: info = json.loads(path.read_text())
+    except ValueError as e: raise ValueError(f'{path} is damaged ({e})') from None
+    box = info.get('box') if isinstance(info, dict) else None
+    if not (isinstance(box, dict) and box.keys() == {'model', 'pretrained'} and 'switches' in info):
+        raise ValueError(f'{path} is of another method or of another program: craft-nb predict reads what craft-nb fit wrote')
+    return info
+
 def predict(model: str,        # a folder that craft-nb fit --out wrote
             folder: str,       # pictures to label, folders inside included
             out: str=None,     # a CSV to write; default: print
@@ -376,13 +468,15 @@ def predict(model: str,        # a folder that craft-nb fit --out wrote
     from craft_nb.collab import CraFT
     from craft_nb.data import Pictures, Row, verify, visible
     where = find_classifier(model)
-    info = json.loads((where/'classifier.json').read_text())
+    info = read_classifier(where)
+    if out and not Path(out).resolve().parent.is_dir(): raise FileNotFoundError(f'{out} cannot be written: there is no such folder')
     if not Path(folder).is_dir(): raise FileNotFoundError(f'{folder}: no such folder of pictures')
     paths = visible(Path(folder), deep=True)
     if not paths: raise ValueError(f'{folder} holds no pictures')
     verify([Row(p, '') for p in paths])
-    confirm_service(info['box']['model'], where/'classifier.json', yes)
-    clf = CraFT.load(where, open_box(tuple(info['box'].values()), info['classnames'], device, insecure=insecure))
+    name = info['box']['model'], info['box']['pretrained']
+    confirm_service(name[0], where/'classifier.json', yes, f'the pictures in {folder}')
+    clf = CraFT.load(where, open_box(name, info['classnames'], device, insecure=insecure))
     rows = write_rows(paths, clf.predict_proba(Pictures(paths)), info['classnames'], out)
     print(f'{rows} pictures, {clf.box.ledger.queries} query' + (f', written to {out}' if out else ''), file=sys.stderr)
 
@@ -410,8 +504,7 @@ def demo(out: str='runs/demo',  # folder for report.json and report.png
          seed: int=1,           # of the pictures and everything else
          quiet: store_true=False): # no progress bars
     "Zero-shot, prompt only, refiner only and CraFT on three built-in tasks, 16 shots."
-    Path(out, 'report.json').unlink(missing_ok=True); shutil.rmtree(Path(out, 'checkpoints'), ignore_errors=True)
-    compare(['fashion', 'digits', 'emoji'], out, 16, [seed], list(METHODS), progress=not quiet, budget=budget)
+    compare(['fashion', 'digits', 'emoji'], out, 16, [seed], list(METHODS), progress=not quiet, fresh=True, budget=budget)
     print(f'Test accuracy in percent. The report is {out}/report.json, the figure {out}/report.png')
 
 # %% ../nbs/16_cli.ipynb #16-053
@@ -573,7 +666,8 @@ def _limit(s, name, changes):
     print(f'{name}, before: {words(before)}')
     print(f'{name}, now:    {words(after)}')
 
-def _rotate(s, name, _):
+def _rotate(s, name, limits):
+    if limits: raise ValueError(f'rotate gives a new key and changes no {", ".join(limits)}: use limit for that')
     say_key(s.rotate(name))
     print(f'{name}: the old key opens nothing from now on', file=sys.stderr)
 
@@ -620,4 +714,5 @@ def main(argv: list=None): # words after `craft-nb`; default: the shell's
         with warnings.catch_warnings():
             warnings.showwarning = say_warning
             COMMANDS[name](**{k: v for k, v in args.items() if k not in ('pdb', 'xtra')})
+    except KeyboardInterrupt: sys.exit(f'craft-nb {name}: stopped' + (f'; it goes on with: craft-nb fit --resume {shlex.quote(args["out"])}' if name == 'fit' else ''))
     except (ValueError, TypeError, OSError, RuntimeError) as e: sys.exit(f'craft-nb {name}: {e}')

@@ -205,6 +205,9 @@ def check_weights(model: str,     # as for `load_clip`
                   pretrained: str # as for `load_clip`
                  ):
     "Raise ValueError where a model would have random weights that nobody asked for."
+    own = model in BUILT_IN or Path(model).exists()
+    if own and pretrained is not None:
+        raise ValueError(f'{model} has weights of its own: leave pretrained={pretrained!r} out, which is for the names of open_clip')
     if pretrained is not None: return
     if Path(model).is_dir():
         if not [p for p in Path(model).iterdir() if p.suffix in ('.safetensors', '.bin', '.pt', '.pth')]:
@@ -221,11 +224,11 @@ def load_clip(model: str='craft-mini', # 'craft-mini', 'craft-mini-vit', an open
              ) -> tuple:               # (model in eval mode, preprocess: PIL image -> (3, H, W), tokenizer)
     "Load a CLIP through open_clip."
     path = ASSETS/model if model in BUILT_IN else Path(model)
+    if path.exists() or model in open_clip.list_models(): check_weights(model, pretrained)
     if (path/'vision.json').is_file(): clip, pp, tok = load_vit(path, device)
     elif path.is_file(): clip, pp, tok = _load_openai(path, device)
     elif path.is_dir() or model in open_clip.list_models():
         name = f'local-dir:{path}' if path.is_dir() else model
-        check_weights(model, pretrained)
         tag = None if pretrained == 'random' else pretrained
         clip, _, pp = open_clip.create_model_and_transforms(name, tag, device=device, force_quick_gelu=pretrained == 'openai')
         tok = open_clip.get_tokenizer(name)
@@ -327,9 +330,18 @@ def for_classes(self: CLIPBlackBox, classnames: list, # K class names
 
 # %% ../nbs/02_clip.ipynb #02-121
 @patch
-def fingerprint(self: CLIPBlackBox) -> dict: # SHA-256 of the weights, and the precision
+def _build(self: CLIPBlackBox) -> str:
+    "A digest of what the weights do not say"
+    text = [type(m).__name__ for m in self._text.modules() if not any(m.children())]
+    heads = [m.num_heads for m in self._clip.modules() if isinstance(getattr(m, 'num_heads', None), int)]
+    v = self._clip.visual
+    pictures = [getattr(v, k, None) for k in ('image_size', 'image_mean', 'image_std', 'preprocess_cfg')]
+    return digest(text, heads, json.dumps(pictures, default=str, sort_keys=True), self._ending, self._tokens.shape[1])
+
+@patch
+def fingerprint(self: CLIPBlackBox) -> dict: # SHA-256 of the weights, of how they are used, and the precision
     "What tells this model from another."
-    return dict(weights=digest(*self._clip.state_dict().values()), precision=self._tower.precision)
+    return dict(weights=digest(*self._clip.state_dict().values()), build=self._build(), precision=self._tower.precision)
 
 # %% ../nbs/02_clip.ipynb #02-127
 def clock(f,          # what to time

@@ -117,7 +117,7 @@ def decision_function(self: BoxClassifier, pictures # N pictures, or an `ImageSe
     "Logits of pictures; costs one query."
     if not hasattr(self, 'prompt_'): raise ValueError(f'this {type(self).__name__} is not fitted yet: call fit(pictures, labels) first')
     v = self.visual()
-    images = pictures if isinstance(pictures, ImageSet) else self.box.upload(pictures, keep=v is not None)
+    images = pictures if isinstance(pictures, ImageSet) else self.box.upload(as_pictures(pictures), keep=v is not None)
     Y = self.box.query(self.prompt_[None], images, v)[0]
     if images is not pictures: self.box.forget(images)
     return self.refiner_.to(Y.device)(Y) if self.refiner_ else Y
@@ -396,8 +396,11 @@ def check(self: CraFT, pictures, # N pictures, as for `fit`
           labels                 # (N,) class indices 0 to K-1
          ) -> tuple:             # (labels as a tensor, the switches of the run)
     "Raise what a fit with these pictures and labels would raise before it asks anything."
-    y = as_labels(labels, len(pictures), len(self.box.classnames))
-    return y, self._resolve(y)
+    y, K = as_labels(labels, len(pictures), len(self.box.classnames)), len(self.box.classnames)
+    s = self._resolve(y)
+    CMAES(s.dim, s.sigma, s.popsize, self.seed, s.bounds)
+    if s.learn_refiner: Refiner(K, s.hidden, s.layers, s.residual).optimizer(s.optimizer, s.lr)
+    return y, s
 
 @patch
 def fit(self: CraFT, pictures, # N pictures, in any form that `as_pictures` takes
@@ -407,7 +410,8 @@ def fit(self: CraFT, pictures, # N pictures, in any form that `as_pictures` take
        ):
     "Algorithm 1, within the budget; whatever it asks stands in `box.ledger`."
     pictures = as_pictures(pictures)
-    y, self.switches_ = self.check(pictures, labels)
+    y = as_labels(labels, len(pictures), len(self.box.classnames))
+    self.switches_ = self._resolve(y)
     self.classes_ = np.arange(len(self.box.classnames))
     with nullcontext() if checkpoint is None else locked(checkpoint):
         run = self._run = Run(self) if checkpoint is None else KeptRun(self, pictures, y, checkpoint)
@@ -449,6 +453,7 @@ def short(fingerprint: dict # of a box
     return ', '.join(f'{k} {str(v)[:12]}' for k, v in fingerprint.items())
 
 # %% ../nbs/07_collab.ipynb #07-117
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 @patch
@@ -457,7 +462,9 @@ def _weights(self: CraFT): return {f'refiner.{k}': v for k, v in self.refiner_.s
 @patch
 def save(self: CraFT, folder): # made if missing
     "Write the prompt, the refiner and what is needed to use them."
-    folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
+    if not hasattr(self, 'prompt_'): raise ValueError('this CraFT is not fitted yet, there is nothing to save: call fit(pictures, labels) first')
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     save_file({'prompt': self.prompt_.contiguous(), **self._weights()}, folder/'classifier.safetensors')
     info = dict(version=__version__, preset=self.preset, seed=self.seed, switches=asdict(self.switches_), temperature=self.temperature_,
                 classnames=self.box.classnames, box=self.box.spec, fingerprint=self.box.fingerprint(), history=self.history_)
@@ -469,7 +476,11 @@ def load(cls: CraFT, folder,     # as `save` wrote it
          box: BlackBox           # a box with the same class names and model
         ) -> CraFT:              # fitted
     "Read a fitted classifier back."
-    info, data = json.loads((Path(folder)/'classifier.json').read_text()), load_file(Path(folder)/'classifier.safetensors')
+    info = json.loads((Path(folder)/'classifier.json').read_text())
+    if missing := [k for k in ('switches', 'temperature', 'fingerprint') if k not in info]:
+        raise ValueError(f'{folder} holds no classifier of this CraFT (no {missing[0]}): it is of another method or an older version; fit again')
+    try: data = load_file(Path(folder)/'classifier.safetensors')
+    except SafetensorError as e: raise ValueError(f'{folder}/classifier.safetensors is damaged ({e}): fit again') from None
     check_box(box, info['classnames'], info['fingerprint'])
     self = cls(box, info['preset'], info['seed'], **info['switches'])
     self.switches_ = Switches(**info['switches'])
@@ -510,6 +521,7 @@ def __getstate__(self: BoxClassifier):
 def __copy__(self: BoxClassifier):
     new = object.__new__(type(self))
     vars(new).update(vars(self))
+    if hasattr(new, 'switches'): new.switches = dict(self.switches)
     return new
 
 @patch
@@ -554,7 +566,7 @@ def _guard(self: CraFT):
 import os, re, uuid, warnings
 from filelock import FileLock, Timeout
 from PIL import Image
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 
 # %% ../nbs/07_collab.ipynb #07-206
@@ -591,6 +603,7 @@ def write_tensors(path: Path,    # where they go
 def read_tensors(path: Path # as `write_tensors` wrote it
                 ) -> tuple: # (tensors, info)
     "What `write_tensors` wrote; `Damaged` if it is not that, letter for letter."
+    if not path.is_file(): raise Damaged(f'{path.name} is no file')
     try:
         with safe_open(path, 'pt') as f: meta, tensors = f.metadata(), {k: f.get_tensor(k).clone() for k in f.keys()}
         if meta['sha256'] != _sum(meta['json'], tensors): raise ValueError('its check sum does not fit')
@@ -753,7 +766,8 @@ def locked(folder # made if missing
     try: lock.acquire(timeout=0)
     except Timeout: raise BlockingIOError(f'another process is at work in {folder}: wait until it ends, or give another folder') from None
     try:
-        for leftover in Path(folder).glob('*.tmp'): leftover.unlink(missing_ok=True)     # of a process that was killed
+        for leftover in Path(folder).glob('*.tmp'):                                      # of a process that was killed
+            if re.search(r'\.[0-9a-f]{32}\.tmp$', leftover.name): leftover.unlink(missing_ok=True)
         yield
     finally: lock.release()
 

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['WIRE', 'HEAD', 'ERRORS', 'HEADER', 'FILES', 'pack', 'unpack', 'Cut', 'frame', 'frames', 'refusal', 'waits', 'host_of',
-           'is_loopback', 'check_url', 'key_for', 'model_id', 'RemoteBlackBox', 'as_logits', 'as_tensor', 'parts']
+           'is_loopback', 'check_url', 'split_keys', 'key_for', 'model_id', 'RemoteBlackBox', 'as_logits', 'as_tensor',
+           'parts']
 
 # %% ../nbs/12_remote.ipynb #12-003
-import ipaddress, json, os, random, time, uuid
+import ipaddress, json, os, random, re, time, uuid
 from itertools import count
 from pathlib import Path
 import httpx, numpy as np, torch, zstandard
@@ -109,6 +110,7 @@ def host_of(url: str  # of a service
     except httpx.InvalidURL: u = httpx.URL('')
     if u.scheme not in ('http', 'https') or not u.host:
         raise ValueError(f'{url!r} is no address of a service: expected http://HOST:PORT, or https://HOST')
+    if u.userinfo: raise ValueError(f'the address of a service with a name or password in it (before the @ of {u.host}): leave it out, keys are given apart')
     return u.netloc.decode()
 
 def is_loopback(host: str  # HOST or HOST:PORT
@@ -128,18 +130,27 @@ def check_url(url: str,       # of a service
                          'or say insecure=True (--insecure on the command line) in a network that you trust')
 
 # %% ../nbs/12_remote.ipynb #12-052c
+def split_keys(text: str # keys with spaces or commas between, each with @HOST behind it or without
+              ) -> list: # of pairs (key, host), host '' where none is named
+    "Take keys apart; raise PermissionError for what is no key, without repeating it."
+    pairs = []
+    for entry in re.split(r'[\s,]+', text.strip()):
+        key, _, host = entry.partition('@')
+        if not re.fullmatch('[A-Za-z0-9_-]+', key): raise PermissionError('what was given is no key of letters, digits, _ and -, with @HOST behind it')
+        pairs.append((key, host.lower()))
+    return pairs
+
 def key_for(url: str,          # of a service
             key: str|None=None # given by the caller, with @HOST behind it or without; None: the one for this host in CRAFT_NB_KEY
            ) -> str:           # the key alone
     "Return the key of a service; raise PermissionError where there is none for its host."
-    host = host_of(url)
-    entries = [key] if key else os.environ.get('CRAFT_NB_KEY', '').split()
-    pairs = [tuple(e.strip().rpartition('@')[::2]) for e in entries]
-    if key and not pairs[0][0]: return key.strip()
-    if nameless := [k for k, _ in pairs if not k]:
-        raise PermissionError(f'{len(nameless)} of the keys in CRAFT_NB_KEY name no host, so that they could be sent to anybody: write KEY@{host} for a key of this service')
+    host, given = host_of(url), key or os.environ.get('CRAFT_NB_KEY', '')
+    pairs = split_keys(given) if given.strip() else []
+    if key and len(pairs) == 1 and not pairs[0][1]: return pairs[0][0]
+    if nameless := [k for k, h in pairs if not h]:
+        raise PermissionError(f'{len(nameless)} of the keys name no host, so that they could be sent to anybody: write KEY@{host} for a key of this service')
     for k, h in pairs:
-        if h.lower() == host: return k
+        if h == host: return k
     others = ', '.join(h for _, h in pairs)
     raise PermissionError(f'no key for {host}' + (f' (there are keys for {others})' if others else '') + f': set CRAFT_NB_KEY to KEY@{host}, with the key that its owner gave you, or give key=')
 
@@ -171,7 +182,7 @@ class RemoteBlackBox(BlackBox):
         if transport not in ('fp32', 'fp16'): raise ValueError(f'transport {transport!r}: expected fp32 or fp16')
         self.spec, self.transport, self.patience, self.progress, self._rng = dict(model=url, pretrained=None), transport, patience, progress, random.Random()
         headers = {'Authorization': f'Bearer {key}', 'User-Agent': f'craft_nb/{__version__}'}
-        self._http = httpx.Client(base_url=url, timeout=httpx.Timeout(timeout, connect=10), headers=headers)
+        self._http = httpx.Client(base_url=url, timeout=httpx.Timeout(timeout, connect=10), headers=headers, trust_env=url.lower().startswith('https:'))     # plain http goes past no proxy
         self._meet()
 
 # %% ../nbs/12_remote.ipynb #12-055
@@ -237,9 +248,9 @@ def _meet(self: RemoteBlackBox):
 
 # %% ../nbs/12_remote.ipynb #12-065
 @patch
-def fingerprint(self: RemoteBlackBox) -> dict: # SHA-256 of the weights, and the precision
+def fingerprint(self: RemoteBlackBox) -> dict: # SHA-256 of the weights, of how they are used, and the precision
     "What tells the model behind this box from another; the address does not."
-    return {k: self.model[k] for k in ('weights', 'precision')}
+    return {k: self.model[k] for k in ('weights', 'build', 'precision')}
 
 # %% ../nbs/12_remote.ipynb #12-070
 def as_logits(scores: Tensor,              # (..., K), NaN where the owner gave none

@@ -22,6 +22,7 @@ from .clip import CLIPBlackBox
 # %% ../nbs/13_service.ipynb #13-019
 import json, math, secrets, sqlite3, threading, time
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from fastcore.basics import patch
 
@@ -131,7 +132,8 @@ def add(self: Store, name: str,         # of the account
 @patch
 def find(self: Store, key: str): # the account's, as the user sends it -> row, or None
     "The account of a key."
-    rows = self.rows('select * from accounts where key = ? and revoked = 0', digest(key))
+    first_form = sha256(key.encode()).hexdigest()       # of the files of the first version
+    rows = self.rows('select * from accounts where key in (?, ?) and revoked = 0', digest(key), first_form)
     return rows[0] if rows else None
 
 # %% ../nbs/13_service.ipynb #13-047
@@ -162,6 +164,7 @@ def revoke(self: Store, name: str): # of the account; its ledger stays
 def rotate(self: Store, name: str # of the account; its ledger, budget and policy stay
           ) -> str:               # the new key: shown now, and never again
     "Put a new key in the place of an account's old one, which opens nothing from now on."
+    if self.rows('select name from accounts where name = ? and revoked = 1', name): raise ValueError(f'{name} is revoked: a new key would open nothing')
     key = new_key()
     self.change(name, 'key', digest(key))
     return key
@@ -210,7 +213,7 @@ def remember(self: Store, db, # of a transaction
     before = self.distinct(account)
     if most is None and before >= KNOWN: return
     db.executemany('insert or ignore into texts values (?, ?)', ((account, t) for t in texts))
-    if most is not None and (n := self.distinct(account)) > most:
+    if most is not None and (n := self.distinct(account)) > max(most, before):       # what was asked before may be asked again
         raise TooMany(f'this account may have {most} different texts scored, has had {before}, and asks for {n - before} new ones: a name behind another prompt is another text')
 
 # %% ../nbs/13_service.ipynb #13-062
@@ -300,11 +303,15 @@ PICTURE = 16 # bytes of a picture's digest
 
 @patch
 def features(self: Store, account: int, # its id
-             id: str                    # of the set
+             id: str,                   # of the set
+             model: str='',             # that is served
+             uploads: str|None=None     # digest of the uploads, as `image_set` gave it; None: any
             ) -> tuple:                 # features (N, e), N digests of the pictures
-    "The features of an image set, and what tells its pictures apart; KeyError where it is gone."
-    rows = self.rows('select data, pictures from images where account = ? and id = ? order by part', account, id)
-    if not rows: raise KeyError(f'unknown image set {id}: it was deleted; upload the pictures again')
+    "The features of an image set, and what tells its pictures apart; KeyError where it is gone, or is another one by now."
+    rows = self.rows('select data, pictures, body, model from images where account = ? and id = ? order by part', account, id)
+    if any(r['model'] != model for r in rows): raise OtherModel(f'image set {id} is of another model by now: upload the pictures again')
+    if not rows or uploads not in (None, digest(*[r['body'] for r in rows])):
+        raise KeyError(f'unknown image set {id}: it was deleted or replaced; upload the pictures again')
     known = b''.join(r['pictures'] for r in rows)
     features = torch.cat([unpack(r['data'])[0]['features'] for r in rows])
     return features, [known[i:i+PICTURE] for i in range(0, len(known), PICTURE)]
@@ -472,7 +479,6 @@ def take(self: Rate, who,  # the account
 # %% ../nbs/13_service.ipynb #13-136
 import io
 from copy import copy
-from hashlib import sha256
 from PIL import Image
 from .data import Table, open_picture
 
@@ -554,7 +560,7 @@ class Account(BaseModel):
     images: int; calls: int; bytes_in: int; bytes_out: int; seconds: float
 
 class Model(BaseModel):
-    wire: int; version: str; model: str; weights: str; precision: str; width: int; batch_size: int; max_bytes: int; max_body: int; max_pictures: int; max_candidates: int; max_classes: int
+    wire: int; version: str; model: str; weights: str; build: str; precision: str; width: int; batch_size: int; max_bytes: int; max_body: int; max_pictures: int; max_candidates: int; max_classes: int
     policy: dict[str, int|float|bool]
 
 class Problem(BaseModel):
@@ -713,8 +719,8 @@ def checked(self: Service, a: Asked, # the words beside the prompts
 # %% ../nbs/13_service.ipynb #13-182
 def token_bytes(box: CLIPBlackBox # with its K class names
                ) -> list:         # of K bytes objects
-    "Return what the model reads of each class name: the same for `cat` and for `Cat`."
-    return [t.tobytes() for t in box._tokens.cpu().numpy()]
+    "Return what the model reads of each class name, up to its end: the same for `cat` and for `Cat`."
+    return [t[:t.argmax()+1].tobytes() for t in box._tokens.cpu().numpy()]      # the end token has the largest id
 
 @patch
 def _fits(self: Service, a, p): # the tower, and the work of one request
@@ -748,8 +754,9 @@ class Policy:
     def __post_init__(self):
         for k, low in dict(texts=1, distinct=1, top_k=1, decimals=0).items():
             v = getattr(self, k)
+            if k == 'decimals' and v is not None and v > 9: raise ValueError(f'decimals={v}: expected 9 at most')
             if v is not None and not low <= v < 2**31: raise ValueError(f'{k}={v}: expected {low} or more, or None for no limit')
-        if not 0 <= self.noise < math.inf: raise ValueError(f'noise={self.noise}: expected a standard deviation of 0 or more')
+        if not 0 <= self.noise <= 1e6: raise ValueError(f'noise={self.noise}: expected a standard deviation from 0 to a million')
 
 # %% ../nbs/13_service.ipynb #13-191
 @patch
@@ -884,7 +891,7 @@ def text_digests(prompts: Tensor, # (P, n, d)
     short = lambda b: sha256(b).digest()[:16]
     ends = [short(o) for o in names]
     for p in prompts:
-        start = short(p.contiguous().numpy().tobytes())
+        start = short((p + 0.).contiguous().numpy().tobytes())      # -0 is 0
         yield [sha256(start + o).digest() for o in ends]
 
 def numbers(prompts: Tensor,  # (P, n, d)
@@ -934,11 +941,16 @@ def work(self: Service, q: Question,  # that was paid
 @patch
 def give(self: Service, q: Question, # that was paid
          Y: Tensor,                  # its logits (P, N, K)
+         features: Tensor,           # (N, e) of its pictures
          pictures: list              # digests of its pictures
         ) -> Tensor:                 # (P x N, K)
     "What the account's policy leaves of an answer."
+    if not q.policy.given(): return Y.flatten(0, 1)
+    length = features.norm(dim=-1, keepdim=True).to(Y)               # not 1 where features are not normalised (`07_collab`)
+    length = torch.where((length - 1).abs() < 1e-3, 1., length)
     noise = noise_of(self.store.secret, q.who, text_digests(q.prompts, self.names(q)), pictures)
-    return q.policy.answer(Y, noise).flatten(0, 1)
+    given = q.policy.answer(Y/length, noise)
+    return (given if q.policy.probabilities else given*length).flatten(0, 1)
 
 # %% ../nbs/13_service.ipynb #13-230
 @patch
@@ -958,9 +970,9 @@ def query(self: Service, account,      # a row
     "Yield nothing once all is worked out, then the pieces of the answer."
     start, q = time.perf_counter(), self.question(account, body); del body
     with self.room.hold(2*(q.logits + q.stored) + q.texts):
-        with refusing(): features, pictures = self.store.features(q.who, q.a.images)
+        with refusing(): features, pictures = self.store.features(q.who, q.a.images, self.model, q.pictures)
         new = self.pay(q, request_name)
-        rows = self.give(q, self.work(q, request_name, features), pictures)
+        rows = self.give(q, self.work(q, request_name, features), features, pictures)
         self.book(q, rows, new, start)
         yield
         for r in rows.split(max(1, 2**22//(4*rows.shape[1]))): yield frame(pack({'logits': r if q.a.dtype == 'fp32' else r.half()}))

@@ -304,7 +304,7 @@ def save(self: HardPrompts, folder): # made if missing
     refiner = {f'refiner.{k}': v for k, v in self.refiner_.state_dict().items()} if self.refiner_ else {}
     save_file({'weights': self.weights_, **refiner}, folder/'classifier.safetensors')
     settings = {k: v for k, v in self.get_params(deep=False).items() if k != 'box'}
-    info = dict(version=__version__, settings=settings, texts=self.templates_, ridge=self.ridge_, classnames=list(self.box.classnames), box=self.box.spec, fingerprint=self.box.fingerprint(), history=self.history_)
+    info = dict(version=__version__, settings=settings, texts=self.templates_, ridge=self.ridge_, classnames=list(self.box.classnames), box=self.box.spec, kind=getattr(self.box, 'kind', None), fingerprint=self.box.fingerprint(), history=self.history_)
     (folder/'classifier.json').write_text(json.dumps(info, indent=1), encoding='utf-8')
 
 # %% ../nbs/14_texts.ipynb #14-108
@@ -315,6 +315,8 @@ def load(cls: HardPrompts, folder,  # as `save` wrote it
     "Read a fitted classifier back."
     info, data = json.loads((Path(folder)/'classifier.json').read_text(encoding='utf-8')), load_file(Path(folder)/'classifier.safetensors')
     check_box(box, info['classnames'], info['fingerprint'])
+    if getattr(box, 'kind', None) not in (None, info['kind']): raise ValueError(f"the box takes scores for {box.kind}, the classifier was fitted on {info['kind']}")
+    if info['kind']: box.kind = info['kind']
     self = cls(box, **{k: tuple(v) if isinstance(v, list) else v for k, v in info['settings'].items()})
     self.classes_, self.history_, self.templates_, self.ridge_, self.weights_ = np.arange(len(box.classnames)), info['history'], info['texts'], info['ridge'], data.pop('weights')
     if data: self.refiner_ = Refiner(len(box.classnames)); self.refiner_.load_state_dict({k.removeprefix('refiner.'): v for k, v in data.items()})
@@ -374,12 +376,14 @@ def rounding(M: int # texts
 def looks_like(S: Tensor # (N, M), NaN where a top-k answer has a hole
               ) -> str:  # 'probabilities' or 'logits'
     "Tell probabilities from other scores; raise ValueError where both, or neither, may be meant."
-    slack, known = min(.1, rounding(S.shape[1])), S[~S.isnan()]
-    if sums_to_one(S, slack): return 'probabilities'
+    slack, known, short = min(.1, rounding(S.shape[1])), S[~S.isnan()], bool(S.isnan().any())
+    if short and known.min() >= 0 and S.nansum(1).max() <= 100 + 100*slack:
+        raise ValueError("short lists of scores may be of any kind: say kind='probabilities', 'percent' or 'sigmoid', or kind='logits' for other scores")
+    if not short and sums_to_one(S, slack): return 'probabilities'
     if known.min() >= 0 and known.max() <= 1:
         raise ValueError("scores from 0 to 1 whose rows do not sum to one may be several things: say kind='sigmoid' for a score of each text by itself (SigLIP), "
                          "'logits' for cosine similarities, or 'probabilities' if they were rounded")
-    if not S.isnan().any() and sums_to_one(S/100, slack):
+    if not short and sums_to_one(S/100, slack):
         raise ValueError("rows of scores that sum to 100 may be percentages: say kind='percent', or kind='logits' for other scores")
     return 'logits'
 
@@ -423,6 +427,7 @@ class CallableBlackBox(TextBlackBox):
                  kind: str=None,      # of the scores, one of `KINDS`; None: what the first answer looks like
                  floor: float=None):  # least probability; None: half of the least in an answer that is not 0
         super().__init__(classnames, budget)
+        if floor is not None and not 0 < floor < 1/max(2, len(self.classnames)): raise ValueError(f'floor={floor}: expected a probability above 0 and below 1/K')
         if not callable(fn): raise TypeError(f'fn={fn!r}: expected a function (texts, pictures) -> scores')
         if kind not in (None, *KINDS): raise ValueError(f'kind={kind!r}: expected one of {", ".join(KINDS)}, or None')
         self.fn, self.kind, self.floor, self.spec = fn, kind, floor, dict(callable=getattr(fn, '__qualname__', type(fn).__name__))

@@ -69,6 +69,30 @@ def test_folder_that_changed(here, emoji, said):
     assert 'kept as pets-2' in said(f'fit pets --out q {SMALL}')
     assert len(report('q')['runs']) == 4
 
+def test_two_of_one_name_at_once(here, emoji, said):
+    "In one command too"
+    save(emoji, 'pets', ['bird', 'fruit']); save(emoji, 'other/pets', ['tool', 'meal'])
+    said(f'fit pets,other/pets --out q {SMALL}')
+    assert [r['task'] for r in report('q')['runs']] == ['pets', 'pets', 'pets-2', 'pets-2'] and set(report('q')['tasks']) == {'pets', 'pets-2'}
+    assert {p.parent.name for p in Path('q').glob('*/classifier.json')} == {'pets-seed1', 'pets-2-seed1'}
+
+def test_option_left_out(here, emoji, said):
+    "An option that is left out is another setting, and its default spelt out is not"
+    save(emoji, 'pets', ['bird', 'fruit'])
+    said(f'fit pets --out q {SMALL} --switches sigma=0.5')
+    assert 'other settings (sigma)' in said(f'fit pets --out q {SMALL}')
+    assert 'other settings (budget, sigma)' in said('fit pets --out q --shots 2 --quiet')
+    said(f'fit pets --out r {SMALL}')
+    assert 'The report' in said(f'fit pets --out r {SMALL} --switches sigma=0.1')
+
+def test_report_among_the_pictures(here, emoji, said, monkeypatch):
+    "A report inside the folder of pictures would be a class of it"
+    save(emoji, 'pets', ['bird', 'fruit'])
+    assert 'lies inside the folder of pictures' in said(f'fit pets --out pets/q {SMALL}') and not Path('pets/q').exists()
+    monkeypatch.chdir('pets')
+    assert 'lies inside the folder of pictures' in said(f'fit . {SMALL}') and not Path('runs').exists()
+    assert 'pets: 2 classes' in said(f'fit . --out ../q --methods zero_shot {SMALL}')
+
 # --- splits
 
 @pytest.mark.parametrize('train, test, aside', [('train', 'val', None), ('Train', 'Test', None), ('training', 'testing', None), ('train', 'test', 'valid'), ('training_set', 'test_set', None)])
@@ -96,6 +120,43 @@ def test_split_by_halves(here, folders, says):
         Path('pets', f).mkdir(parents=True, exist_ok=True)
         for i in range(4): Image.new('RGB', (8, 8), (i, 0, 0)).save(Path('pets', f, f'{i}.png'))
     with pytest.raises(ValueError, match=says): fewshot('pets', 1)
+
+@pytest.mark.parametrize('train, test', [('trainval', 'test'), ('1. train', '2. test'), ('train_images', 'test_images'), ('train', 'hold-out'), ('train', 'eval')])
+def test_more_splits(here, emoji, train, test):
+    save(emoji, f'pets/{train}', ['bird', 'fruit'], 6); save(emoji, f'pets/{test}', ['bird', 'fruit'], 3, 6)
+    assert fewshot('pets', 2).classnames == ['bird', 'fruit']
+
+def test_odd_folders(here, emoji):
+    "Parts inside the classes are refused; folders that look like parts, and classes that are not tested, are mentioned"
+    for c in ('bird', 'fruit'):
+        for part in ('train', 'test'): save(emoji, 'inside', ['bird'], 3); Path('inside/bird').rename(f'inside/{part}'); Path(f'inside/{c}').mkdir(exist_ok=True); Path(f'inside/{part}').rename(f'inside/{c}/{part}')
+    with pytest.raises(ValueError, match='expected test/CLASS|expected train/CLASS'): fewshot('inside', 1)
+    for part in ('old', 'new'): save(emoji, f'like/{part}', ['bird', 'fruit'], 3)
+    with pytest.warns(UserWarning, match='if they are parts of a dataset'): fewshot('like', 1)
+    save(emoji, 'less/train', ['bird', 'fruit'], 3); save(emoji, 'less/test', ['bird'], 3)
+    with pytest.warns(UserWarning, match='no pictures to judge on of fruit'): fewshot('less', 1)
+    save(emoji, 'far', ['bird'], 4); save(emoji, 'linked', ['bird', 'fruit'], 4)
+    Path('linked/fruit/more').symlink_to(here/'far/bird'); Path('linked/fruit/round').symlink_to(here/'linked/fruit')
+    assert len(fewshot('linked', 1).test[0]) == 3 + 7
+
+def test_csv_as_people_write_it(here, emoji):
+    "Spaces around a label make no class; one file under two names is one file"
+    save(emoji, 'pets', ['bird', 'fruit'], 3)
+    files = sorted(Path('pets').rglob('*.png'))
+    Path('a.csv').write_text('\n'.join(['path,label', *(f'{p},{p.parent.name}{" "*(i % 2)}' for i, p in enumerate(files))]))
+    assert fewshot('a.csv', 1).classnames == ['bird', 'fruit']
+    Path('b.csv').write_text(f'path,label\n{files[0]},bird\n./{files[0]},fruit')
+    with pytest.raises(ValueError, match='is listed twice'): fewshot('b.csv', 1)
+
+def test_deep_pictures(here):
+    "16 bits, whole numbers and floats: scaled, not cut off"
+    grey = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    Path('a.pgm').write_bytes(b'P5 16 16 65535\n' + (grey*257).astype('>u2').tobytes())
+    Image.fromarray((grey/255).astype(np.float32)).save('a.tiff')
+    Image.fromarray(grey*257).save('a.png')
+    from craft_nb.data import open_picture
+    for source in ('a.pgm', 'a.tiff', 'a.png', grey*257, torch.tensor(grey/255, dtype=torch.bfloat16)):
+        assert abs(np.asarray(open_picture(source))[..., 0].astype(int) - grey).max() <= 1, source
 
 def test_vehicles(here):
     "A train among other classes is a class"
@@ -132,6 +193,59 @@ def test_failed_command(here, emoji, said, words):
     assert said(words).startswith('craft-nb fit:')
     assert before == {p: p.read_bytes() for p in Path('q').rglob('*') if p.is_file()}
     assert 'The report' in said('fit --resume q --quiet')
+
+@pytest.fixture
+def stopped(here, emoji, said, monkeypatch):
+    "A fit that was stopped in its third generation"
+    save(emoji, 'pets', ['bird', 'fruit']); save(emoji, 'other/pets', ['tool', 'meal'])
+    whole = CraFT._generation
+    def stop(clf):
+        if len(clf.history_) == 2: raise KeyboardInterrupt
+        return whole(clf)
+    with monkeypatch.context() as m:
+        m.setattr(CraFT, '_generation', stop)
+        assert 'it goes on with: craft-nb fit --resume q' in said('fit pets --out q --shots 2 --budget 205 --methods craft --quiet')
+    assert not report('q')['runs']
+
+def files(folder): return {p: p.read_bytes() for p in Path(folder).rglob('*') if p.is_file()}
+
+@pytest.mark.parametrize('words, says', [('fit pets --shots 3 --budget 82 --methods craft', 'other settings (budget, shots)'), ('fit pets --shots 2 --methods craft', 'other settings (budget)'), ('fit other/pets,nowhere --shots 2 --budget 205', 'unknown task')])
+def test_failure_after_a_stop(stopped, said, words, says):
+    "A run that was stopped before its first row is as safe from a command that fails"
+    before = files('q')
+    assert says in said(f'{words} --out q --quiet') and files('q') == before
+    assert 'The report' in said('fit --resume q --quiet') and report('q')['runs'][0]['queries'] == 205
+
+def test_resume_elsewhere(stopped, said, monkeypatch):
+    "From another directory with a folder of that name, and after the pictures were changed: the run that was begun, or none"
+    monkeypatch.chdir('other')
+    assert 'pets: 2 classes: bird, fruit' in said('fit --resume ../q --quiet')
+    Path('../pets/bird/new.png').write_bytes(next(Path('../pets/bird').iterdir()).read_bytes())
+    assert 'holds other pictures than when' in said('fit --resume ../q --quiet') and len(report('../q')['runs']) == 1
+
+def test_last_task_is_checked_first(here, emoji, said):
+    "What is wrong with the last task shows before the first is paid for"
+    save(emoji, 'pets', ['bird', 'fruit']); save(emoji, 'long', ['bird', 'fruit'])
+    Path('long/bird').rename('long/' + 'very '*45 + 'long')
+    for words in ('fit pets,long', 'fit pets --switches lr=abc', 'fit pets --switches sigma=-1', 'fit pets --switches popsize=1', 'fit pets --switches seed=3', 'fit pets --seeds 0', 'fit pets --budget 0'):
+        says = said(f'{words} --out q --shots 2 --quiet' + ('' if '--budget' in words else ' --budget 82'))
+        assert says.startswith('craft-nb fit:') and not Path('q/report.json').exists(), (words, says)
+
+def test_weights_beside_weights(here, said):
+    "A model that has its weights takes no others"
+    for model in ('craft-mini', 'craft-mini-vit'):
+        with pytest.raises(ValueError, match='has weights of its own'): CLIPBlackBox((model, 'openai'), ['a', 'b'])
+
+def test_where_predictions_go(here, emoji, said):
+    "That they cannot be written shows before anything is asked; what is no classifier of this command is told apart"
+    save(emoji, 'pets', ['bird', 'fruit'])
+    assert 'craft-nb predict q FOLDER' in said(f'fit pets --out q {SMALL}') and 'predict' not in said(f'fit pets --out z {SMALL} --methods zero_shot')
+    assert 'cannot be written' in said('predict q pets --out nowhere/a.csv')
+    path = Path('q/pets-seed1/classifier.json')
+    whole = path.read_text()
+    for bad in (whole[:-9], '[]', whole.replace('"temperature"', '"other"'), whole.replace('"switches"', '"other"')):
+        path.write_text(bad)
+        assert said('predict q pets').startswith('craft-nb predict:')
 
 def test_settings_of_a_failed_start(here, emoji, said):
     "A first command that never ran binds nobody to its settings"
@@ -202,6 +316,18 @@ def test_percentages():
     assert torch.allclose(answers(100*LOGITS.softmax(-1), kind='percent'), LOGITS.log_softmax(-1), atol=1e-3)
     with pytest.raises(ValueError, match="kind 'probabilities'"): answers(100*LOGITS.softmax(-1), kind='probabilities')
 
+def test_short_lists():
+    "The sum of a short list is unknown, so what it holds must be said"
+    top = [{'cat': .7, 'dog': .2}, {'dog': .9}]
+    for scores in (top, [{k: 100*v for k, v in r.items()} for r in top], [{'cat': 12.}]*2):
+        with pytest.raises(ValueError, match='short lists'): answers(scores)
+    assert torch.allclose(answers(top, kind='probabilities').exp()[0], torch.tensor([.7, .2, .1]), atol=1e-3)
+    assert torch.allclose(answers([{k: 100*v for k, v in r.items()} for r in top], kind='percent'), answers(top, kind='probabilities'), atol=1e-3)
+
+@pytest.mark.parametrize('floor', [0., .9, -1., float('nan')])
+def test_floor(floor):
+    with pytest.raises(ValueError, match='floor='): answers(LOGITS.softmax(-1), floor=floor)
+
 def test_plain_scores():
     assert torch.equal(answers(LOGITS), LOGITS) and torch.allclose(answers(LOGITS.softmax(-1)), LOGITS.log_softmax(-1), atol=1e-3)
     assert torch.equal(answers(LOGITS.sigmoid(), kind='logits'), LOGITS.sigmoid())       # cosines, say
@@ -269,5 +395,11 @@ def test_nothing_to_learn_from(digits, emoji, here, said):
     assert 'shots=0 leaves craft nothing to learn from' in said('fit pets --shots 0 --out q')
     assert 'zero_shot' in said('fit pets --shots 0 --methods zero_shot --out q --quiet')
 
-def test_one_path(digits):
-    with pytest.raises(ValueError, match='is one picture'): digits[2]('cat.jpg')
+@pytest.mark.parametrize('one', ['cat.jpg', np.zeros((8, 8, 3), np.uint8), torch.zeros(3, 8, 8), Image.new('RGB', (8, 8))])
+def test_one_picture(digits, one):
+    "is no set of pictures"
+    with pytest.raises(ValueError, match='one picture'): CraFT(digits[1]).zero_shot().predict(one)
+
+@pytest.mark.parametrize('odd', [iter([]), dict(a=1), torch.utils.data.DataLoader([1, 2])])
+def test_odd_sets(digits, odd):
+    with pytest.raises(ValueError, match='expected a list'): CraFT(digits[1], budget=41).fit(odd, [0])

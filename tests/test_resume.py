@@ -273,7 +273,13 @@ def test_two_commands(tmp_path, monkeypatch):
 
 def test_unlocked_by_death(tmp_path):
     "A lock dies with its process, and what it left half written is cleared away"
-    code = "import os, sys; from craft_nb.collab import locked\nwith locked(sys.argv[1]): open(sys.argv[1] + '/a.tmp', 'w'); os.kill(os.getpid(), 9)"
+    code = "import os, sys; from craft_nb.collab import locked\nwith locked(sys.argv[1]): [open(f'{sys.argv[1]}/{o}', 'w') for o in ('thesis.tmp', 'state.' + 32*'a' + '.tmp')]; os.kill(os.getpid(), 9)"
     rc, _ = run([sys.executable, '-c', code, tmp_path])
-    assert rc == -9 and (tmp_path/'a.tmp').exists()
-    with locked(tmp_path): assert [p.name for p in tmp_path.iterdir()] == ['.lock']
+    assert rc == -9 and len(list(tmp_path.glob('*.tmp'))) == 2
+    with locked(tmp_path): assert sorted(p.name for p in tmp_path.iterdir()) == ['.lock', 'thesis.tmp']      # the user's own stays
+
+def test_no_file(tmp_path):
+    "A pipe that is named like a state is no state, and nobody waits for it"
+    craft(Toy()).fit(pictures, y, checkpoint=tmp_path)
+    os.mkfifo(tmp_path/'state-000099.safetensors')
+    with pytest.warns(UserWarning, match='is no file'): same(craft(Toy()).fit(pictures, y, checkpoint=tmp_path), craft(Toy()).fit(pictures, y))

@@ -2,6 +2,7 @@
 import asyncio, io, json, logging, secrets, socket, sqlite3, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from types import SimpleNamespace
 import httpx, numpy as np, pytest, torch
 from PIL import Image
@@ -13,7 +14,7 @@ from craft_nb.cli import main
 from craft_nb.clip import CLIPBlackBox
 from craft_nb.collab import CraFT
 from craft_nb.remote import HEADER, RemoteBlackBox, _pieces, model_id, pack
-from craft_nb.service import SCHEMA, Limits, Policy, Refused, Service, Store, create_app, read_body, serving
+from craft_nb.service import SCHEMA, Limits, Policy, Refused, Room, Service, Store, create_app, read_body, received, serving
 
 @pytest.fixture(autouse=True)
 def one_thread():
@@ -93,7 +94,7 @@ def test_revoked(serve, store, key, prompts):
         images = box.upload(shots()[0])
         store.revoke('ann')
         with pytest.raises(PermissionError, match='revoked'): box.query(prompts, images)
-        with pytest.raises(PermissionError, match='wrong'): RemoteBlackBox(url, key[:-1] + '!', NAMES)
+        with pytest.raises(PermissionError, match='wrong'): RemoteBlackBox(url, key[:-1] + 'AB'[key[-1] == 'A'], NAMES)
     assert store.accounts()[0]['queries'] == 0
 
 def test_restart(model, path, prompts):
@@ -368,6 +369,22 @@ def test_noise_of_a_picture(serve, store, prompts):
         clean = answered(CLIPBlackBox('craft-mini', MANY[:1]), MANY[:1], prompts[:1], [a])
         assert abs(many.mean() - clean) > .5*abs(alone - clean)          # the mean is no nearer to the truth than one answer
 
+def test_text_behind_its_end(client, store, prompts):
+    "What stands behind the end that a name itself writes is not read by the model, and makes no other text of it"
+    id = send(client, '/v1/images', pack({'0': torch.zeros(9, 9, 3, dtype=torch.uint8)})).json()['id']
+    names = [f'cat. <end_of_text>{i}' for i in range(100)]
+    assert send(client, '/v1/query', pack({'prompts': prompts[:1]}, images=id, classnames=names)).status_code == 422
+    assert store.accounts()[0]['queries'] == 0
+
+@pytest.mark.parametrize('policy', [dict(noise=5.), dict(noise=5., probabilities=True), dict(decimals=1)])
+def test_noise_under_another_length(serve, store, prompts, policy):
+    "Features that are not normalised have the same policy on the same numbers: the difference of two uploads tells nothing"
+    key, (pics, _) = store.add('ann', policy=Policy(**policy)), shots()
+    with serve() as url, RemoteBlackBox(url, key, MANY) as box:
+        a, b = (answered(box, MANY, prompts[:1], pics) if n else box.query(prompts[:1], box.upload(pics, normalize=False))[0] for n in (True, False))
+    ratio = (b/a).nanmedian(-1, keepdim=True).values
+    assert torch.allclose(b, a*ratio, atol=1e-3) if not policy.get('probabilities') else torch.allclose(a, b, atol=1e-4)
+
 # --- limits of an account, and its key
 
 def test_limits_are_merged(path, capsys):
@@ -385,6 +402,16 @@ def test_limits_are_merged(path, capsys):
     s = Store(path)
     assert s.find(old) is None and s.find(new)['name'] == 'ann' and s.limits_of('ann') == dict(budget=None, price=.002, top_k=5, decimals=2)
     s.close()
+
+def test_limits_of_limits(path, store, key):
+    "What would fail after the charge is refused before; a revoked account gets no key; texts that were asked may be asked again"
+    for bad in (dict(decimals=39), dict(noise=1e39), dict(price=float('nan')), dict(budget=-1)):
+        with pytest.raises(ValueError): store.limit('ann', **bad)
+    store.charge(1, 'question', 'digest', 1, range(10))
+    store.limit('ann', distinct=5)
+    assert store.charge(1, 'again', 'digest', 1, range(3), 5)
+    store.revoke('ann')
+    with pytest.raises(ValueError, match='is revoked'): store.rotate('ann')
 
 def test_raised_budget(serve, store, prompts):
     "An account at its end goes on when its budget is raised; lowered below what is spent, nothing is left"
@@ -425,7 +452,8 @@ def gift(thief, model, tmp_path, monkeypatch):
     main('fit pictures --shots 1 --budget 41 --methods craft --out gift/run --quiet'.split())
     command = json.loads((tmp_path/'gift/run/command.json').read_text())
     (tmp_path/'gift/run/command.json').write_text(json.dumps(command | dict(model=thief[0])))
-    (tmp_path/'gift/run/report.json').unlink()
+    report = json.loads((tmp_path/'gift/run/report.json').read_text())
+    (tmp_path/'gift/run/report.json').write_text(json.dumps(report | dict(model=[thief[0], None], runs=[])))
     return thief
 
 @pytest.mark.parametrize('words', ['predict gift pictures', 'fit --resume gift/run --quiet'])
@@ -456,6 +484,30 @@ def test_answer_of_the_user(gift, monkeypatch):
     monkeypatch.setattr('builtins.input', lambda *_: 'y')
     with pytest.raises((SystemExit, KeyError)): main('predict gift pictures'.split())
     assert heads
+
+def test_box_in_another_order(gift, monkeypatch):
+    "What is confirmed is what is opened, in whatever order a file has it"
+    url, heads = gift
+    monkeypatch.setenv('CRAFT_NB_KEY', f'craft_theirs@{url[7:]}')
+    path, info = Path('gift/classifier.json'), json.loads(Path('gift/classifier.json').read_text())
+    for box, says in ((dict(pretrained=url, model='craft-mini'), 'weights of its own'), (dict(x=url, model='craft-mini', pretrained=None), 'is of another method'), (dict(model=[url], pretrained=None), 'expected a name'), ([url, None], 'is of another method')):
+        path.write_text(json.dumps(info | dict(box=box)))
+        with pytest.raises(SystemExit, match=says): main('predict gift pictures'.split())
+    assert not heads
+
+def test_no_proxy(gift, monkeypatch):
+    "What goes to this machine in the clear goes past no proxy"
+    url, heads = gift
+    for name in ('HTTP_PROXY', 'http_proxy', 'ALL_PROXY', 'all_proxy'): monkeypatch.setenv(name, url)
+    with pytest.raises(ConnectionError): RemoteBlackBox('http://127.0.0.1:9', 'craft_secret', NAMES, patience=.1)
+    assert not heads
+
+@pytest.mark.parametrize('text', ['craft_other@models.example.org,craft_theirs@HOST', 'craft_other@models.example.org craft_theirs@HOST', 'craft_theirs@HOST;craft_other'])
+def test_several_keys(gift, text):
+    "Of several keys, given in any way, the host's own is sent, or none"
+    url, heads = gift
+    with pytest.raises((KeyError, PermissionError)): RemoteBlackBox(url, text.replace('HOST', url[7:]), NAMES)
+    assert not [h for h in heads if 'other' in h['Authorization']]
 
 @pytest.mark.parametrize('url', ['http://192.0.2.1:8000', 'http://models.example.org', 'http://127.0.0.1.example.org'])
 def test_plain_http(url):
@@ -517,6 +569,19 @@ def test_paid_by_another_model(model, other, store, key, prompts):
     with pytest.raises(Refused) as e: list(b.query(ann, body(b.upload(ann, picture, 0, 'anew')), 'question'))
     assert (e.value.status, e.value.body['error']) == (409, 'model') and store.accounts()[0]['queries'] == 1
 
+@pytest.mark.parametrize('change', ['ending', 'heads', 'colours'])
+def test_same_weights_otherwise(change, store, key, prompts):
+    "The same weights, used otherwise, are another model"
+    a, b = (CLIPBlackBox('craft-mini', NAMES) for _ in range(2))
+    if change == 'ending': b = b.for_classes(NAMES, ending='')
+    if change == 'heads': next(m for m in b._clip.modules() if isinstance(getattr(m, 'num_heads', None), int)).num_heads = 2
+    if change == 'colours': b._clip.visual.preprocess_cfg = dict(b._clip.visual.preprocess_cfg, mean=(.1, .2, .3))
+    assert a.fingerprint()['weights'] == b.fingerprint()['weights'] and model_id(a.fingerprint()) != model_id(b.fingerprint())
+    with serving(create_app(a, store)) as url, RemoteBlackBox(url, key, NAMES) as box, serving(create_app(b, store)) as elsewhere:
+        images = box.upload(shots()[0])
+        box._http.base_url = elsewhere
+        with pytest.raises(ValueError, match='another model is served'): box.query(prompts[:1], images)
+
 # --- bodies that lie, and sets that go
 
 def test_two_lengths(serve, key):
@@ -527,6 +592,14 @@ def test_two_lengths(serve, key):
             answer = s.recv(2000)
             assert b' 400 ' in answer.split(b'\r\n')[0], answer
         assert httpx.get(url + '/v1/ledger', headers={'Authorization': f'Bearer {key}'}).json()['bytes_in'] == 0
+
+def test_two_lengths_past_the_parser():
+    "The same where the server's HTTP parser lets the pair through, as some do"
+    async def stream(): yield bytes(2**20)
+    async def take():
+        async with received(SimpleNamespace(headers={'content-length': '5', 'transfer-encoding': 'chunked'}, stream=stream), Limits(), Room(2**30)): pass
+    with pytest.raises(Refused) as e: asyncio.run(take())
+    assert e.value.status == 400
 
 def test_longer_than_promised():
     "A body is read no further than its head said"
@@ -549,6 +622,20 @@ def test_set_deleted_in_a_query(model, store, key, prompts, monkeypatch, when, s
         monkeypatch.setattr(service, when, deleting)
         assert send(c, '/v1/query', pack({'prompts': prompts[:1]}, images=id, classnames=NAMES)).status_code == status
     assert store.accounts()[0]['queries'] == paid
+
+def test_set_replaced_in_a_query(model, store, key, prompts, monkeypatch):
+    "Other pictures under the same id, between look and charge: not answered, not charged"
+    app = create_app(model, store); service = app.state.service
+    with TestClient(app, raise_server_exceptions=False, headers={'Authorization': f'Bearer {key}'}) as c:
+        upload = lambda n: c.post('/v1/images', content=pack({str(i): torch.full((9, 9, 3), i, dtype=torch.uint8) for i in range(n)}), headers={'Idempotency-Key': 'pictures'}).json()['id']
+        id, true = upload(1), service.question
+        def replacing(*args):
+            q = true(*args)
+            store.drop(1, id); upload(3)
+            return q
+        monkeypatch.setattr(service, 'question', replacing)
+        assert send(c, '/v1/query', pack({'prompts': prompts[:1]}, images=id, classnames=NAMES)).status_code == 404
+    assert store.accounts()[0]['queries'] == 0
 
 # --- what is told
 
