@@ -9,7 +9,7 @@ __all__ = ['METHODS', 'LIMITS', 'KEYS', 'COMMANDS', 'run_method', 'mark', 'summa
            'fit', 'task_names', 'anchored', 'fit_command', 'how_to_predict', 'recall_command', 'is_address',
            'confirm_service', 'find_classifier', 'read_classifier', 'predict', 'write_rows', 'tasks', 'demo', 'bench',
            'grid_of', 'bench_grid', 'bench_list', 'bench_speed_of', 'report', 'data_check', 'data_sample', 'serve',
-           'keys', 'table', 'say_key', 'usage', 'underscored', 'say_warning', 'main']
+           'keys', 'table', 'say_key', 'usage', 'underscored', 'main']
 
 # %% ../nbs/16_cli.ipynb #16-003
 import csv, json, shlex, shutil, sys, time, warnings
@@ -241,8 +241,8 @@ def forget(out): # folder of a report
 def given_switches(settings: dict # of `CraFT`: preset and switches
                   ) -> dict:      # JSON
     "The preset, and the switches that differ from it: the same for an option left out and for its default spelt out."
-    from dataclasses import asdict, fields
-    from craft_nb.collab import PRESETS, CraFT, Switches
+    from dataclasses import asdict
+    from craft_nb.collab import PRESETS, CraFT
     if bad := [k for k in settings if k in ('box', 'seed', 'progress')]: raise ValueError(f'{bad[0]} is no switch: it is an option of the command')
     s, preset = CraFT(None, **settings)._given(), settings.get('preset', 'paper')
     default = asdict(PRESETS[preset])
@@ -697,7 +697,7 @@ def underscored(word: str  # an argument
     return '--' + head[2:].replace('-', '_') + eq + value if word.startswith('--') else word
 
 # %% ../nbs/16_cli.ipynb #16-070
-def say_warning(message, category, filename, *_):
+def _say_warning(message, category, filename, *_):
     "Print a warning of ours as a line, without the place in the code."
     if issubclass(category, UserWarning): print(f'craft-nb: {message}', file=sys.stderr)
 
@@ -712,7 +712,7 @@ def main(argv: list=None): # words after `craft-nb`; default: the shell's
     args = vars(anno_parser(COMMANDS[name], prog=f'craft-nb {name}').parse_args([underscored(a) for a in argv[len(name.split()):]]))
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = say_warning
+            warnings.showwarning = _say_warning
             COMMANDS[name](**{k: v for k, v in args.items() if k not in ('pdb', 'xtra')})
     except KeyboardInterrupt: sys.exit(f'craft-nb {name}: stopped' + (f'; it goes on with: craft-nb fit --resume {shlex.quote(args["out"])}' if name == 'fit' else ''))
     except (ValueError, TypeError, OSError, RuntimeError) as e: sys.exit(f'craft-nb {name}: {e}')

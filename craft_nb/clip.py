@@ -204,15 +204,13 @@ BUILT_IN = 'craft-mini', 'craft-mini-vit'
 def check_weights(model: str,     # as for `load_clip`
                   pretrained: str # as for `load_clip`
                  ):
-    "Raise ValueError where a model would have random weights that nobody asked for."
+    "Raise ValueError where a model would have random weights that nobody asked for, or others than its own."
     own = model in BUILT_IN or Path(model).exists()
     if own and pretrained is not None:
         raise ValueError(f'{model} has weights of its own: leave pretrained={pretrained!r} out, which is for the names of open_clip')
-    if pretrained is not None: return
-    if Path(model).is_dir():
-        if not [p for p in Path(model).iterdir() if p.suffix in ('.safetensors', '.bin', '.pt', '.pth')]:
-            raise ValueError(f'the folder {model} holds no weights: expected a .safetensors, .bin or .pt file beside its configuration')
-    elif model not in BUILT_IN:
+    if Path(model).is_dir() and not [p for p in Path(model).iterdir() if p.suffix in ('.safetensors', '.bin', '.pt', '.pth')]:
+        raise ValueError(f'the folder {model} holds no weights: expected a .safetensors, .bin or .pt file beside its configuration')
+    if not own and pretrained is None:
         tags = ', '.join(open_clip.list_pretrained_tags_by_model(model)) or 'none is published'
         raise ValueError(f"{model} is an architecture without weights: name them (pretrained=, or --pretrained on the command line), one of: {tags}; "
                          "'random' for random weights, whose answers mean nothing")

@@ -371,10 +371,10 @@ def folder_rows(folder:Path): # holds a folder for each class, or parts (train a
     if not rows: raise ValueError(f'{folder} has no folders in it; expected one folder a class, with the pictures inside')
     rows = settle_splits(rows, folder)
     learned, judged = ({r.label for r in rows if r.split == split} for split in ('train', 'test'))
-    if judged and (untested := sorted(learned - judged)):
-        warnings.warn(f'{folder}: no pictures to judge on of {", ".join(untested[:5])}: the accuracy says nothing of them')
     if learned and (new := sorted(judged - learned)):
         raise ValueError(f'{folder}: class {new[0]!r} is in the pictures to judge on and not in those to learn from ({", ".join(sorted(learned)[:5])})')
+    if judged and (untested := sorted(learned - judged)):
+        warnings.warn(f'{folder}: no pictures to judge on of {", ".join(untested[:5])}: the accuracy says nothing of them')
     return rows
 
 def part_rows(

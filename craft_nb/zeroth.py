@@ -66,10 +66,6 @@ class ZerothOrder(BoxClassifier):
     "A prompt learned from evaluations; a subclass has `_steps`, which yields (prompt, row of the history), and `_first`, the queries of its first step."
 
 @patch
-def _check(self: ZerothOrder, pictures, labels):
-    return as_labels(labels, len(pictures), len(self.box.classnames))
-
-@patch
 def _can(self: ZerothOrder, n): return self.box.ledger.left >= n # queries
 
 @patch
@@ -84,7 +80,7 @@ def fit(self: ZerothOrder, pictures, # N pictures, as the box takes them
         callback=None   # called as callback(self) after each step
        ):
     "Learn `prompt_` with at most `budget` queries, or what the box still allows."
-    y, box, start = self._check(pictures, labels), self.box, self.box.ledger.queries
+    y, box, start = as_labels(labels, len(pictures), len(self.box.classnames)), self.box, self.box.ledger.queries
     allowed = int(min(self.budget, box.left()))
     if allowed < self._first(): raise BudgetExceeded(f'a first step costs {self._first()} queries, {allowed} are allowed')
     self.classes_, self.history_, self.prompt_ = np.arange(len(box.classnames)), [], box.embed(self.init)

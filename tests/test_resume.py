@@ -270,6 +270,9 @@ def test_two_commands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with locked('q'), pytest.raises(SystemExit, match='another process is at work in q'): main('fit digits --shots 1 --budget 41 --out q'.split())
     assert [p.name for p in (tmp_path/'q').iterdir()] == ['.lock']
+    (tmp_path/'q/report.json').write_text('a report')
+    with locked('q'), pytest.raises(SystemExit, match='another process is at work in q'): main('demo --out q --budget 41'.split())
+    assert (tmp_path/'q/report.json').read_text() == 'a report'             # `demo` begins anew, but not on another's work
 
 def test_unlocked_by_death(tmp_path):
     "A lock dies with its process, and what it left half written is cleared away"
