@@ -150,6 +150,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'craft_nb.cli.keys': ('cli.html#keys', 'craft_nb/cli.py'),
                               'craft_nb.cli.main': ('cli.html#main', 'craft_nb/cli.py'),
                               'craft_nb.cli.mark': ('cli.html#mark', 'craft_nb/cli.py'),
+                              'craft_nb.cli.next_box': ('cli.html#next_box', 'craft_nb/cli.py'),
                               'craft_nb.cli.open_box': ('cli.html#open_box', 'craft_nb/cli.py'),
                               'craft_nb.cli.parse_switches': ('cli.html#parse_switches', 'craft_nb/cli.py'),
                               'craft_nb.cli.pick_methods': ('cli.html#pick_methods', 'craft_nb/cli.py'),

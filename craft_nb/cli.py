@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['METHODS', 'LIMITS', 'KEYS', 'COMMANDS', 'run_method', 'mark', 'summary', 'Report', 'open_box', 'run_task',
            'print_line', 'print_head', 'print_marks', 'compare', 'begin', 'check_place', 'forget', 'given_switches',
-           'read_tasks', 'check_runs', 'remember', 'finish', 'print_spread', 'parse_switches', 'pick_methods', 'all16',
-           'fit', 'task_names', 'anchored', 'fit_command', 'how_to_predict', 'recall_command', 'is_address',
-           'confirm_service', 'find_classifier', 'read_classifier', 'predict', 'write_rows', 'tasks', 'demo', 'bench',
-           'grid_of', 'bench_grid', 'bench_list', 'bench_speed_of', 'report', 'data_check', 'data_sample', 'serve',
-           'keys', 'table', 'say_key', 'usage', 'underscored', 'main']
+           'read_tasks', 'next_box', 'check_runs', 'remember', 'finish', 'print_spread', 'parse_switches',
+           'pick_methods', 'all16', 'fit', 'task_names', 'anchored', 'fit_command', 'how_to_predict', 'recall_command',
+           'is_address', 'confirm_service', 'find_classifier', 'read_classifier', 'predict', 'write_rows', 'tasks',
+           'demo', 'bench', 'grid_of', 'bench_grid', 'bench_list', 'bench_speed_of', 'report', 'data_check',
+           'data_sample', 'serve', 'keys', 'table', 'say_key', 'usage', 'underscored', 'main']
 
 # %% ../nbs/16_cli.ipynb #16-003
 import csv, json, shlex, shutil, sys, time, warnings
@@ -207,7 +207,7 @@ def compare(names: list,         # built-in tasks, folders or CSVs
         tasks = read_tasks(report, names, shots, seeds, methods, resumed)
         boxes = {}
         for t in tasks:
-            if t.key not in boxes: boxes[t.key] = open_box(model, t.classnames, device, precision, insecure)
+            if t.key not in boxes: boxes[t.key] = next_box(boxes, model, t.classnames, device, precision, insecure)
             check_runs(report, t, boxes[t.key], methods, settings)
         remember(report, command)
         print_head(methods)
@@ -265,6 +265,16 @@ def read_tasks(report: Report, # for names that are free in it
     for t in tasks: t.name = report.name_of(t)
     for t in {t.key: t for t in tasks}.values(): print(t.describe(), flush=True)
     return tasks
+
+def next_box(boxes: dict,      # that are open, by task
+             model: tuple,     # name and pretrained
+             classnames: list, # K
+             *how              # as for `open_box`
+            ):                 # a `BlackBox`
+    "Open a box for other class names; a model of this machine is loaded once."
+    first = next(iter(boxes.values()), None)
+    if hasattr(first, 'for_classes'): return first.for_classes(classnames)
+    return open_box(model, classnames, *how)
 
 def check_runs(report: Report,  # with the runs that are there
                task,            # a `FewShotTask`

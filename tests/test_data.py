@@ -134,7 +134,7 @@ def test_cut_off(folder):
     bad('0.jpg is no picture', folder, shots=1)
 
 @pytest.mark.parametrize('text, match', [('a,b\n', 'no column path and no label'), ('path,label\n', 'no pictures'),
-    ('path,label\nx.png,cat\ny.png,dog\n', 'x.png is missing'), ('path,label,split\nx.png,cat,dev\n', "line 2: split is 'dev'"),
+    ('path,label\nx.png,cat\ny.png,dog\n', 'x.png is missing'), ('path,label,split\nx.png,cat,later\n', "line 2: split is 'later'"),
     ('path,label\nx.png,\n', 'line 2'), ('path,label\nx.png,cat\nx.png,dog\n', 'x.png is listed twice')])
 def test_bad_csv(tmp_path, text, match):
     (tmp_path/'a.csv').write_text(text)
