@@ -156,6 +156,7 @@ def test_back_pressure(serve, key, prompts, limits):
     "Two requests that stand still take all places, or all memory: others are told to come again, and get through once those are gone"
     with serve(**limits) as url, RemoteBlackBox(url, key, NAMES, patience=20) as box, ThreadPoolExecutor(1) as ex, httpx.Client(base_url=url, headers={'Authorization': f'Bearer {key}'}) as c:
         images, still = box.upload(torch.zeros(1, 9, 9, 3, dtype=torch.uint8).numpy()), [slow(url, key) for _ in range(2)]
+        until(lambda: httpx.get(url + '/metrics').text, lambda text: 'craft_nb_held_bytes 180000.0' in text)      # both have arrived
         r = until(lambda: send(c, '/v1/query', bytes(21_000)), lambda r: r.status_code == 429)
         assert r.json()['error'] == 'busy' and int(r.headers['Retry-After']) >= 1
         answer = ex.submit(box.query, prompts, images)
