@@ -48,12 +48,11 @@ def mark(logits,             # (N, K)
          y                   # (N,) classes
         ) -> dict:           # accuracy and ece in percent, nll in nats
     "Return the marks of predictions."
-    from craft_nb.ablations import ece
+    from craft_nb.ablations import measures
     from craft_nb.losses import cross_entropy
-    Y = logits.cpu().double()
-    confidence, label = (Y/temperature).softmax(-1).max(-1)
-    right = Y.argmax(-1) == y
-    return dict(accuracy=round(100*right.double().mean().item(), 2), nll=round(cross_entropy(Y/temperature, y).item(), 3), ece=round(100*ece(confidence, right), 1))
+    Y = logits.cpu().double()/temperature
+    marks = measures(Y, y)
+    return dict(accuracy=marks['accuracy'], nll=round(cross_entropy(Y, y).item(), 3), ece=marks['ece'])
 
 # %% ../nbs/16_cli.ipynb #16-019
 def summary(runs: list  # rows of a report

@@ -341,10 +341,10 @@ def split_folders(
     parts, names = dict(named), ', '.join(f'{p.name}/' for _, p in named)
     if len(inside) == 1 and named and any(p.is_dir() for p in visible(inside[0])):
         return {'': inside[0]}
-    if len(parts) < 2 and len(named) < len(inside):
+    if not inside or len(parts) < 2 and len(named) < len(inside):
         return {}
     if 'train' not in parts or len(parts) < 2:
-        raise ValueError(f'{folder} holds {names or "nothing"}: expected a folder to learn from (train/) and one to judge on (test/ or val/), or one folder a class')
+        raise ValueError(f'{folder} holds {names}: expected a folder to learn from (train/) and one to judge on (test/ or val/), or one folder a class')
     if len(parts) < len(named):
         raise ValueError(f'{folder} holds {names}, two folders for one part: keep one of them')
     if others := [f'{p.name}/' for p in inside if p not in parts.values()]:
@@ -365,7 +365,7 @@ def look_inside(
 
 def folder_rows(folder:Path): # holds a folder for each class, or parts (train and test, say) that do
     "The table of a folder"
-    parts = split_folders(folder) if any(p.is_dir() for p in visible(folder)) else {}
+    parts = split_folders(folder)
     if not parts: look_inside(folder)
     rows = [r for split, part in parts.items() for r in part_rows(part, split)] if parts else class_rows(folder)
     if not rows: raise ValueError(f'{folder} has no folders in it; expected one folder a class, with the pictures inside')
