@@ -69,6 +69,7 @@ class BlackBox:
     "A vision-language model seen from outside: prompts and pictures in, logits out, each query in the ledger."
     max_bytes = 2**26     # largest piece of an answer that `query_chunks` hands out, in bytes; the text features of a piece, up to 1,024 wide, count too
     max_candidates = 1024 # most candidates of a piece
+    precision = 'fp32'    # of the box's arithmetic where it has a choice; `CraFT` runs the refiner of its search in the same (`02_clip`)
     spec = {}             # what a user needs to open the same box again
     key = None            # a mark by which an owner knows a request that is sent twice (`12_remote`); None: the box makes a fresh one
     offers = {}           # kinds of visual prompt that the box takes, and their shapes (`10_visual_prompts`)

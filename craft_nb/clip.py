@@ -172,15 +172,21 @@ def _encode(self: TextTower, prompts, part): # (P, n, d), from `_parts` -> (P, K
 
 # %% ../nbs/02_clip.ipynb #02-086
 @patch
-def encode(self: TextTower, prompts: Tensor # (P, n, d) soft prompts
-          ) -> Tensor:                      # (P, K, e), not normalised
-    "Encode P prompts with K names; differentiable, for those who may see gradients."
-    n, W = prompts.shape[1], self.text.text_projection
+def hidden(self: TextTower, prompts: Tensor # (P, n, d) soft prompts
+          ) -> Tensor:                      # (P, K, d)
+    "Encode P prompts with K names, up to the projection; differentiable, for those who may see gradients."
+    n = prompts.shape[1]
     with torch.autocast(prompts.device.type, self.dtype, enabled=self.dtype != torch.float32):
         parts = self._parts(n)
         step = max(1, self.rows//(n + 1 + max(len(x) for x, *_ in parts)))
         x = torch.cat([torch.cat([self._encode(p, part) for p in prompts.split(step)]) for part in parts], 1)
-    x = self.text.ln_final(x)
+    return self.text.ln_final(x)
+
+@patch
+def encode(self: TextTower, prompts: Tensor # (P, n, d) soft prompts
+          ) -> Tensor:                      # (P, K, e), not normalised
+    "Encode P prompts with K names; differentiable too."
+    x, W = self.hidden(prompts), self.text.text_projection
     return x if W is None else W(x) if isinstance(W, nn.Module) else x @ W
 
 @patch
@@ -248,7 +254,7 @@ class CLIPBlackBox(BlackBox):
         name, pretrained = (str(model), None) if isinstance(model, (str, Path)) else model
         self.spec = dict(model=name, pretrained=pretrained)
         self._clip, self._preprocess, self._tokenizer = load_clip(name, pretrained, device)
-        self.device, self.batch_size, self._ending = device, batch_size, ending
+        self.device, self.batch_size, self.precision, self._ending = device, batch_size, precision, ending
         self._text = getattr(self._clip, 'text', self._clip)
         self._tokens = self._tokenizer([c + ending for c in self.classnames]).to(device)
         self._tower = TextTower(self._text, self._tokens, precision, compile=compile)
@@ -300,7 +306,11 @@ def _weights(self: CLIPBlackBox, prompts): # (P, n, d) -> (P, K, e)
 @torch.no_grad()
 def _logits(self: CLIPBlackBox, prompts, features):
     self.check(prompts)
-    return getattr(features, 'features', features) @ self._weights(prompts).mT
+    x, W = getattr(features, 'features', features), self._text.text_projection
+    if not isinstance(W, Tensor) or len(W) >= W.shape[1]: return x @ self._weights(prompts).mT
+    h = self._tower.hidden(prompts.to(self.device))
+    h = self._clip.logit_scale.exp() * h/(h @ W).norm(dim=-1, keepdim=True)
+    return (x @ W.T) @ h.mT
 
 # %% ../nbs/02_clip.ipynb #02-115
 @patch

@@ -1,14 +1,16 @@
 "The pictures: what the built-in tasks promise, and what bad input is told."
-import hashlib, shutil
+import csv, hashlib, json, shutil, sys
 from collections import Counter
 from pathlib import Path
 from zipfile import ZipFile
 import numpy as np, pytest, torch
 from PIL import Image
-from craft_nb.data import ASSETS, DEBIAN, FASHION, TASKS, Pictures, fewshot, find_rows, tasks
+from craft_nb.data import ASSETS, DEBIAN, ELEVEN, FASHION, HEADROOM, SATURATED, SUITE, TASKS, Pictures, fewshot, find_rows, tasks
 
 SHIPPED = [o for o in TASKS if o != 'stamps']
 FINE = ['animals', 'food', 'travel', 'objects']
+ZIPS = 'pictures.zip', 'suite.zip'
+ROOT = Path(__file__).parents[1]
 each = pytest.mark.parametrize('name', SHIPPED)
 
 @pytest.fixture(autouse=True)
@@ -19,7 +21,10 @@ def table(): return {o['name']: o for o in tasks()}
 
 @pytest.fixture(scope='module')
 def digests():
-    with ZipFile(ASSETS/'pictures.zip') as z: return {o: hashlib.sha256(z.read(o)).hexdigest() for o in z.namelist()}
+    res = {}
+    for pictures in ZIPS:
+        with ZipFile(ASSETS/pictures) as z: res |= {o: hashlib.sha256(z.read(o)).hexdigest() for o in z.namelist()}
+    return res
 
 def parts(name, key):
     rows, _ = find_rows(name)
@@ -68,9 +73,51 @@ def test_same_kinds(table):
 def test_every_shipped_picture_opens():
     "and none is shipped that no task uses"
     used = {r.source for o in SHIPPED if o != 'digits' for r in find_rows(o)[0]}
-    with ZipFile(ASSETS/'pictures.zip') as z: assert {o[1] for o in used} == set(z.namelist())
+    for pictures in ZIPS:
+        with ZipFile(ASSETS/pictures) as z: assert {o[1] for o in used if o[0].name == pictures} == set(z.namelist())
     sizes = Counter(max(im.size) for im in Pictures(sorted(used)))
     assert max(sizes) == 96 and min(sizes) >= 16
+
+def hands(name):
+    with open(ASSETS/f'tasks/{name}.csv', newline='', encoding='utf-8') as f: rows = list(csv.DictReader(f))
+    return rows, [{r['style'] for r in rows if r['split'] == s} for s in ('train', 'test')]
+
+@pytest.mark.parametrize('name', SUITE)
+def test_hands_apart(name):
+    "An icon set or a family of fonts draws for the pool or for the test"
+    rows, (pool, test) = hands(name)
+    assert len(pool) >= 16 and len(test) >= 16 and not pool & test
+
+@pytest.mark.parametrize('name', SUITE)
+def test_no_copies(name, minivlm):
+    "No test picture can hardly be told from a pool picture of its class"
+    rows, _ = find_rows(name)
+    bits = {r.source: minivlm.dhash(Pictures([r.source])[0].convert('RGBA')) for r in rows}
+    for label in {r.label for r in rows}:
+        pool, test = [np.array([bits[r.source] for r in rows if (r.label, r.split) == (label, s)]) for s in ('train', 'test')]
+        assert (test[:, None] ^ pool).sum(-1).min() > minivlm.SAME
+
+@pytest.fixture(scope='module')
+def minivlm():
+    sys.path.insert(0, str(ROOT/'scripts/minivlm'))
+    import tasks
+    return tasks
+
+def test_eleven(table):
+    "Eight with headroom and three without, as the figures say that were taken before any method was run"
+    rows = json.loads((ROOT/'nbs/results/headroom.json').read_text())
+    gain = {t: np.mean([r['features'] - r['zero_shot'] for r in rows if r['task'] == t]) for t in ELEVEN}
+    assert len(HEADROOM) == 8 and len(SATURATED) == 3 and {t for t in ELEVEN if gain[t] >= 10} == set(HEADROOM)
+    assert all(sum(r['task'] == t for r in rows) == 3 for t in ELEVEN)
+    classes = sorted(table[t]['classes'] for t in HEADROOM)
+    assert classes[-1] == 100 and sum(5 <= k <= 10 for k in classes) >= 3
+
+def test_notice():
+    "Every package that a picture of the suite comes from is named, with its version"
+    notice = (ROOT/'NOTICE').read_text()
+    of = {o['package'].split('/')[1]: o for o in csv.DictReader(open(ROOT/'scripts/minivlm/suite.csv', encoding='utf-8'))}
+    used = {r['source'].split(':')[0] for name in SUITE for r in hands(name)[0]}
+    assert len(used) > 100 and not [o for o in used if f"{of[o]['package']} {of[o]['version']}" not in notice]
 
 @each
 def test_draw(name, table):

@@ -22,9 +22,12 @@ def manifest(f=HERE/'manifest.csv.gz'):
 @lru_cache(2)
 def shipped(assets):
     "Names and hashes of the pictures in the package"
-    with ZipFile(Path(assets)/'pictures.zip') as z:
-        names = [o for o in z.namelist() if o.endswith(('.png', '.webp', '.jpg'))]
-        return names, np.array([hashes(Image.open(io.BytesIO(z.read(o)))) for o in names])
+    names, found = [], []
+    for pictures in ('pictures.zip', 'suite.zip'):
+        with ZipFile(Path(assets)/pictures) as z:
+            names += (mine := [o for o in z.namelist() if o.endswith(('.png', '.webp', '.jpg'))])
+            found += [hashes(Image.open(io.BytesIO(z.read(o)))) for o in mine]
+    return names, np.array(found)
 
 def digits():
     "Names and hashes of scikit-learn's digits"

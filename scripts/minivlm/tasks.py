@@ -184,16 +184,16 @@ class Album:
         n = sum(r[2] == 'test' for r in rows)
         print(f'{name:19} {len(set(r[1] for r in rows)):4} classes  pool {len(rows)-n:5} (least {min(pool.values()):3})  test {n:5}; dropped {lost}')
 
-    def save(self, out):
+    def save(self, out, pictures='pictures.zip'):
         "Write the tables, and the zip of the pictures they name"
         out = Path(out); (out/'tasks').mkdir(parents=True, exist_ok=True)
         for name, rows in self.tables.items():
             with open(out/'tasks'/f'{name}.csv', 'w', newline='') as f:
                 csv.writer(f, lineterminator='\n').writerows([('path', 'label', 'split', 'style', 'source'), *rows])
         used = sorted({r[0] for rows in self.tables.values() for r in rows})
-        with ZipFile(out/'pictures.zip', 'w') as z:
+        with ZipFile(out/pictures, 'w') as z:
             for o in used: z.writestr(ZipInfo(o, (2026, 1, 1, 0, 0, 0)), self.bytes[o])
-        print(f'{len(used)} pictures, {(out/"pictures.zip").stat().st_size/2**20:.2f} MiB')
+        print(f'{len(used)} pictures, {(out/pictures).stat().st_size/2**20:.2f} MiB')
 
 
 def emoji_pictures(album, work):
