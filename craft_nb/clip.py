@@ -302,15 +302,27 @@ def _weights(self: CLIPBlackBox, prompts): # (P, n, d) -> (P, K, e)
     return self._clip.logit_scale.exp() * F.normalize(self._tower(prompts.to(self.device)), dim=-1)
 
 # %% ../nbs/02_clip.ipynb #02-106
+@patch(as_prop=True)
+def _narrow(self: CLIPBlackBox): # the text tower's projection (d, e), if it widens; else None
+    W = self._text.text_projection
+    return W if isinstance(W, Tensor) and len(W) < W.shape[1] else None
+
+@patch
+def _read(self: CLIPBlackBox, features): # (N, e) -> (N, d), or as they are
+    return features if self._narrow is None else features @ self._narrow.T
+
+@patch
+@torch.no_grad()
+def _scorers(self: CLIPBlackBox, prompts): # (P, n, d) -> (P, K, d) that go with `_read`, or the scaled text features
+    if self._narrow is None: return self._weights(prompts)
+    h = self._tower.hidden(prompts.to(self.device))
+    return self._clip.logit_scale.exp() * h/(h @ self._narrow).norm(dim=-1, keepdim=True)
+
 @patch
 @torch.no_grad()
 def _logits(self: CLIPBlackBox, prompts, features):
     self.check(prompts)
-    x, W = getattr(features, 'features', features), self._text.text_projection
-    if not isinstance(W, Tensor) or len(W) >= W.shape[1]: return x @ self._weights(prompts).mT
-    h = self._tower.hidden(prompts.to(self.device))
-    h = self._clip.logit_scale.exp() * h/(h @ W).norm(dim=-1, keepdim=True)
-    return (x @ W.T) @ h.mT
+    return self._read(getattr(features, 'features', features)) @ self._scorers(prompts).mT
 
 # %% ../nbs/02_clip.ipynb #02-115
 @patch

@@ -51,11 +51,11 @@ def accuracy_bars(ax,          # matplotlib axes
 # %% ../nbs/15_plots.ipynb #15-033
 def curves(ax,          # matplotlib axes
            rows: list): # runs of one task, each with `history`
-    "Draw test accuracy against queries; training loss where no run noted an accuracy."
+    "Draw test accuracy against queries, of the runs that search; training loss where no run noted an accuracy."
     noted = any('test_accuracy' in h for r in rows for h in r.get('history', []))
     key = 'test_accuracy' if noted else 'fitness'
     for r in rows:
-        h = [o for o in r.get('history', []) if key in o]
+        h = [o for o in r.get('history', []) if 'fitness' in o and key in o]         # of the runs that search
         if h: ax.plot([o['queries'] for o in h], [o[key] for o in h], color=COLORS[r['method']], lw=1.2, label=METHODS[r['method']])
     ax.set(xlabel='queries', ylabel='test accuracy (%)' if noted else 'training loss (fitness),\nbest of a generation')
     ax.grid(alpha=.3)

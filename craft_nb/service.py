@@ -402,8 +402,8 @@ def logits(self: Batcher, classnames, # K names
     "Logits, together with those that others ask for at the moment."
     box = self.named(classnames)
     def do(asked):
-        w = box._weights(torch.cat([p for p, _ in asked]))
-        return [f.to(w) @ v.mT for (_, f), v in zip(asked, w.split([len(p) for p, _ in asked]))]
+        w = box._scorers(torch.cat([p for p, _ in asked]))
+        return [box._read(f.to(w)) @ v.mT for (_, f), v in zip(asked, w.split([len(p) for p, _ in asked]))]
     return self.submit(do, (prompts, features), (tuple(classnames), *prompts.shape[1:]), who).result()
 
 # %% ../nbs/13_service.ipynb #13-122

@@ -108,7 +108,7 @@ def needed(box,           # a `CLIPBlackBox`
            hidden: int=512 # width of the refiner, of three layers
           ) -> dict:      # part -> operations a generation
     "Count what a generation must multiply."
-    K, e = box._tower(box.embed('a')[None]).shape[1:]
+    K, e = len(box.classnames), len(box._scorers(box.embed('a')[None])[0, 0])      # e: numbers of a picture that meet a name's
     row = 2*(2*K*hidden + hidden**2)
     return {'text tower': 41*operations(box._tower), 'logits': 41*2*N*K*e, 'refiner, in the search': 40*N*row, 'refiner, epoch': 3*N*row}
 

@@ -1,45 +1,60 @@
 """Widen the space in which `craft-mini`'s pictures and texts meet, so that what the image tower knows is not lost on the way there.
 
-    python scripts/minivlm/widen.py --work build/minivlm --out build/wide
+    python scripts/minivlm/widen.py --work build/minivlm     # a quarter of an hour; then vit.py --again
 
-The head of 512 numbers drops a tenth of what a linear probe finds in the tower's 1,280 features. Here the towers stay as they are. To the
-512 numbers of the old head come as many of the tower's features, by their principal components, and the text tower learns to speak of them."""
-import argparse, copy, json, math, random, time
+The head of 512 numbers drops a tenth of what a linear probe finds in the tower's 1,280 features. Here both towers stay as they are. The 512
+numbers of the old head get as many neighbours, principal components of the tower's features, and the texts' projection learns to speak of
+them; the old head learns on. nbs/90_minivlm.ipynb explains it."""
+import argparse, copy, math, random
 from pathlib import Path
 import torch, torch.nn.functional as F
+from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 from build import CFG, build, load, save
-from fetch import TRAIN, weights
+from fetch import TRAIN
 from text import Tokens
 from train import log, mix, named, nce, prepare, pseudo, views
 
+E, H = CFG['embed_dim'], 2*CFG['embed_dim']     # numbers of the old embedding, and of the layer before it
+
+def components(feats, n):
+    "Mean and the `n` strongest principal directions of features (N, d), weak ones made up for by the root of their spread: (d,), (n, d)"
+    mu = feats.mean(0)
+    _, S, W = torch.pca_lowrank(feats - mu, n, center=False, niter=4)
+    spread = S/len(feats)**.5
+    return mu, W.T/spread[:, None].clamp_min(1e-6)**.5
+
 @torch.no_grad()
 def grow(old, feats, wide, ratio):
-    "`old` with an embedding `wide` numbers longer: principal components of the image tower's features; texts do not use them yet"
-    cfg = copy.deepcopy(CFG); E = old.text_projection.shape[1]; cfg['embed_dim'] = E + wide
-    new = build(cfg=cfg).eval()
-    same = {k: v for k, v in old.state_dict().items() if v.shape == new.state_dict()[k].shape}
-    new.load_state_dict(same, strict=False)
-    new.text_projection.zero_(); new.text_projection[:, :E] = old.text_projection
-    mu = feats.mean(0); U, S, W = torch.pca_lowrank(feats - mu, wide, center=False, niter=4)
-    z = old.visual.head(feats)
-    W = W.T/(S[:, None]/len(feats)**.5).clamp_min(1e-6)**.5                     # half whitened: weak components count for more
-    W *= ratio*z.norm(dim=-1).mean()/((feats - mu)@W.T).norm(dim=-1).mean()
-    (a1, b1), (a2, b2) = [(o.weight, o.bias) for o in (old.visual.head.mlp.fc1, old.visual.head.mlp.fc2)]
-    fc1, fc2 = new.visual.head.mlp.fc1, new.visual.head.mlp.fc2
-    H = len(a1)
-    assert 2*wide <= len(fc1.weight) - H
-    for o in (fc1.weight, fc1.bias, fc2.weight): o.zero_()
-    fc1.weight[:H], fc1.bias[:H], fc2.weight[:E, :H] = a1, b1, a2
-    if b2 is not None: fc2.bias.zero_(); fc2.bias[:E] = b2
-    rows = slice(H, H + wide), slice(H + wide, H + 2*wide)                       # GELU(x) - GELU(-x) = x
-    for r, sign in zip(rows, (1, -1)):
-        fc1.weight[r], fc1.bias[r] = sign*W, -sign*(W@mu)
-        fc2.weight[E:, r] = sign*torch.eye(wide)
+    "`old` with an embedding `wide` numbers longer: components of the image tower's features, `ratio` times as long as the old part; texts say nothing of them yet"
+    new = build(cfg=CFG | dict(embed_dim=E + wide)).eval()
+    shapes = {k: v.shape for k, v in new.state_dict().items()}
+    new.load_state_dict({k: v for k, v in old.state_dict().items() if v.shape == shapes[k]}, strict=False)
+    new.text_projection.zero_()
+    new.text_projection[:, :E] = old.text_projection
+
+    mu, W = components(feats, wide)
+    W *= ratio*old.visual.head(feats).norm(dim=-1).mean()/((feats - mu)@W.T).norm(dim=-1).mean()
+    before, after = old.visual.head.mlp, new.visual.head.mlp
+    for o in after.parameters(): o.zero_()
+    after.fc1.weight[:H] = before.fc1.weight
+    after.fc1.bias[:H] = before.fc1.bias
+    after.fc2.weight[:E, :H] = before.fc2.weight
+    for rows, sign in ((slice(H, H + wide), 1), (slice(H + wide, H + 2*wide), -1)):      # GELU(x) - GELU(-x) = x
+        after.fc1.weight[rows] = sign*W
+        after.fc1.bias[rows] = -sign*(W@mu)
+        after.fc2.weight[E:, rows] = sign*torch.eye(wide)
     return new
+
+def keep_components(head):
+    "Take the gradients off the new part of a head: the components stay what they are"
+    head.mlp.fc1.weight.grad[H:] = 0
+    head.mlp.fc1.bias.grad[H:] = 0
+    head.mlp.fc2.weight.grad[E:] = 0
+    head.mlp.fc2.weight.grad[:, H:] = 0
 
 @torch.no_grad()
 def behind(m, words, bs=512):
-    "What the text tower has at the end token, before the projection, (N, d)"
+    "What the text tower has at the end token of each of `words`, before the projection, (N, d)"
     tk, out = Tokens(m.context_length), []
     for i in range(0, len(words), bs):
         ids = tk([f'a photo of a {o}.' for o in words[i:i+bs]])
@@ -48,59 +63,57 @@ def behind(m, words, bs=512):
         out.append(m.ln_final(x)[torch.arange(len(ids)), ids.argmax(-1)])
     return torch.cat(out)
 
-def align(m, pairs, V, some, H, HI, PR, steps=1500, bs=384, lr=3e-4, tau=.04, hold=1., seed=11):
-    "Train the head's old half and the text projection on frozen features `V` of the pictures `some`"
+def align(m, pairs, V, some, words, PR, steps=1500, bs=384, lr=3e-4, tau=.04, seed=11):
+    "Train the projection of the texts and the old head on frozen features `V` of the pictures `some`; `words`: (pairs' words, ImageNet's names), as `behind` has them"
     rng, gen = random.Random(seed), torch.Generator().manual_seed(seed)
     head, P = m.visual.head, m.text_projection
-    old = [P.detach().clone()]
     names = torch.tensor(sorted({o[0] for o in pairs.own}))
     opt = torch.optim.AdamW([P, *head.parameters()], lr=lr, weight_decay=0.)
-    wide = {k: v.detach().clone() for k, v in head.state_dict().items()}
-    T0 = F.normalize(H@old[0], dim=-1)
     for i in range(steps):
         for g in opt.param_groups: g['lr'] = lr*min(1, (i+1)/50)*.5*(1+math.cos(math.pi*i/steps))
-        k = torch.randint(len(some), (bs,), generator=gen); ids = some[k].tolist()
+        k = torch.randint(len(some), (bs,), generator=gen)
+        ids = some[k].tolist()
         c = torch.tensor([pairs.pick(j, rng) for j in ids])
-        T, IN = F.normalize(H@P, dim=-1), F.normalize(HI@P, dim=-1)
-        loss = nce(F.normalize(head(V[k]), dim=-1), c, [pairs.all[j] for j in ids], T, names, tau, gen) + .5*named(head, IN, PR, gen, 256, tau)
-        opt.zero_grad(); loss.backward()
-        freeze(head)
+        T, IN = [F.normalize(o@P, dim=-1) for o in words]
+        loss = nce(F.normalize(head(V[k]), dim=-1), c, [pairs.all[j] for j in ids], T, names, tau, gen)
+        loss = loss + .5*named(head, IN, PR, gen, 256, tau)
+        opt.zero_grad()
+        loss.backward()
+        keep_components(head)
         opt.step()
         if i % 100 == 0: log(f'align {i:5}: loss {loss.item():.3f}')
 
-def freeze(head, E=512, H=1024):
-    "The features that were added stay what they are"
-    fc1, fc2 = head.mlp.fc1, head.mlp.fc2
-    for o in (fc1.weight.grad, fc1.bias.grad): o[H:] = 0
-    fc2.weight.grad[E:] = 0; fc2.weight.grad[:, H:] = 0
-    if fc2.bias is not None: fc2.bias.grad[E:] = 0
+def look(m, pairs, p, n):
+    "Pictures drawn by their shares (n,), and the tower's features of two random views and a plain one, (3n, 1280)"
+    trunk, gen = m.visual.trunk.to(memory_format=torch.channels_last), torch.Generator().manual_seed(5)
+    some = torch.multinomial(p, min(n, len(pairs)), generator=gen)
+    px = m.visual.image_size[0]
+    return some, torch.cat([views(trunk, pairs, some, gen, plainly=o, size=px) for o in (False, False, True)]).half().float()
 
-def main(a):
-    cache = Path(a.work)/'cache'
+def widen(work, model, out, n, wide, ratio, steps, alpha):
+    m = load(model)[0]
+    if m.text_projection.shape[1] != E: raise SystemExit(f'{model} is widened already: run train.py first')
     torch.manual_seed(0)
-    m = load('craft_nb/assets/craft-mini')[0]
-    f = cache/'wide.pt'
-    _, pairs, p, ckpt, _ = prepare(a.work, cache, [s for s in TRAIN if s != 'streamline'])
-    if not f.exists():
-        tr, gen = m.visual.trunk.to(memory_format=torch.channels_last), torch.Generator().manual_seed(5)
-        some = torch.multinomial(p, min(a.n, len(pairs)), generator=gen); log(len(some), 'pictures')
-        V = torch.cat([views(tr, pairs, some, gen, plainly=o, size=160) for o in (False, False, True)]); log('features')
-        from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
-        torch.save(dict(V=V.half(), some=some, H=behind(m, pairs.words), HI=behind(m, list(IMAGENET_CLASSNAMES))), f)
-    d = torch.load(f); V, some, H, HI = d['V'].float(), d['some'], d['H'], d['HI']
-    n = len(some)
-    w = torch.load(ckpt, map_location='cpu'); w = list(w.values())[-2]
-    PR = pseudo(V[2*n:][:2000], w)
-    new = grow(m, V, a.wide, a.ratio)
+    _, pairs, p, ckpt, _ = prepare(work, Path(work)/'cache', [s for s in TRAIN if s != 'streamline'])
+    some, V = look(m, pairs, p, n)
+    log(len(V), 'views')
+    words = behind(m, pairs.words), behind(m, list(IMAGENET_CLASSNAMES))
+    *_, w, _ = torch.load(ckpt, map_location='cpu').values()
+    PR = pseudo(V[2*len(some):][:2000], w)
+    new = grow(m, V, wide, ratio)
     first = copy.deepcopy(new.state_dict())
-    align(new, pairs, V, torch.cat([some]*3), H, HI, PR, steps=a.steps, lr=a.lr)
-    new.load_state_dict(mix(first, new.state_dict(), a.alpha))
-    save(new, a.out, cfg=json.loads(json.dumps(CFG)) | dict(embed_dim=512 + a.wide))
+    align(new, pairs, V, torch.cat([some]*3), words, PR, steps=steps)
+    new.load_state_dict(mix(first, new.state_dict(), alpha))
+    save(new, out, cfg=CFG | dict(embed_dim=E + wide))
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--work', default='build/minivlm'); p.add_argument('--out', default='build/wide')
-    p.add_argument('--wide', type=int, default=512); p.add_argument('--ratio', type=float, default=.7); p.add_argument('--n', type=int, default=12000)
-    p.add_argument('--alpha', type=float, default=.9, help='how far the new head follows its training')
-    p.add_argument('--steps', type=int, default=1500); p.add_argument('--lr', type=float, default=3e-4)
-    main(p.parse_args())
+    p.add_argument('--work', default='build/minivlm')
+    p.add_argument('--model', default='craft_nb/assets/craft-mini', help='as train.py wrote it')
+    p.add_argument('--out', default='craft_nb/assets/craft-mini')
+    p.add_argument('--n', type=int, default=12000, help='pictures')
+    p.add_argument('--wide', type=int, default=512, help='components')
+    p.add_argument('--ratio', type=float, default=.7, help='their length, beside that of the old numbers')
+    p.add_argument('--steps', type=int, default=1500)
+    p.add_argument('--alpha', type=float, default=.9, help='how far the new weights follow their training')
+    widen(**vars(p.parse_args()))
