@@ -271,7 +271,7 @@ def test_calibrated(fitted):
     raw = Y.softmax(-1)
     marks = lambda p: (cross_entropy(p.log(), y).item(), ece(p.max(-1).values, right))
     assert torch.equal(p.argmax(-1), Y.argmax(-1)) and clf.temperature_ > 1 and clf.history_[-1]['queries'] == 4100
-    assert marks(raw)[0] > 1.2*marks(p)[0] and marks(raw)[1] > marks(p)[1] + .1, (marks(raw), marks(p))
+    assert marks(raw)[0] > 1.2*marks(p)[0] and marks(raw)[1] > marks(p)[1] + .05, (marks(raw), marks(p))
 
 def test_calibration_is_kept(fitted, tmp_path):
     task, clf, _ = fitted
