@@ -23,8 +23,8 @@ def manifest(f=HERE/'manifest.csv.gz'):
 def shipped(assets):
     "Names and hashes of the pictures in the package"
     names, found = [], []
-    for pictures in ('pictures.zip', 'suite.zip'):
-        with ZipFile(Path(assets)/pictures) as z:
+    for pictures in sorted(Path(assets).glob('*.zip')):
+        with ZipFile(pictures) as z:
             names += (mine := [o for o in z.namelist() if o.endswith(('.png', '.webp', '.jpg'))])
             found += [hashes(Image.open(io.BytesIO(z.read(o)))) for o in mine]
     return names, np.array(found)

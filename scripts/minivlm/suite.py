@@ -90,11 +90,11 @@ class IconSets:
             res.setdefault('-'.join(words), []).append(name)
         return res
 
-    def find(self, icon_set, aliases, most=2):
-        "At most `most` icons of a set that show one thing: the plainest, then one that is filled"
+    def find(self, icon_set, aliases):
+        "At most two icons of a set that show one thing: the plainest, then one that is filled"
         names = next((self.plain[icon_set][o] for o in aliases if o in self.plain[icon_set]), [])
         filled = [o for o in names[1:] if re.search('fill|solid|bold|duo', o)]
-        return (names[:1] + filled[:1])[:most]
+        return names[:1] + filled[:1]
 
     def draw(self, icon_set, name, px=PX):
         "An icon as an RGBA picture"
@@ -206,7 +206,7 @@ def icon_tasks(album, sets):
     counted = {}
     for k, number in enumerate(NUMBERS, 1):
         pictures = []
-        for i, (label, aliases) in enumerate(shuffled(ICONS.items(), 'counts', number)*2):
+        for i, (_, aliases) in enumerate(shuffled(ICONS.items(), 'counts', number)*2):
             for s, n, split in sets.members(aliases)[i//len(ICONS)::29]:
                 pictures.append((f'counts/{k}-{s}-{n}.webp', lambda s=s, n=n, k=k: several(s, n, k, f'{k}/{s}/{n}'), split, HOUSE.get(s, s), f'{s}:{n}'))
         counted[f'{number} icon' + 's'*(k > 1)] = pictures
