@@ -737,6 +737,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'craft_nb.speed.bench_speed': ('speed.html#bench_speed', 'craft_nb/speed.py'),
                                 'craft_nb.speed.image_ms': ('speed.html#image_ms', 'craft_nb/speed.py'),
                                 'craft_nb.speed.least_ms': ('speed.html#least_ms', 'craft_nb/speed.py'),
+                                'craft_nb.speed.limits': ('speed.html#limits', 'craft_nb/speed.py'),
                                 'craft_nb.speed.naive_generation': ('speed.html#naive_generation', 'craft_nb/speed.py'),
                                 'craft_nb.speed.needed': ('speed.html#needed', 'craft_nb/speed.py'),
                                 'craft_nb.speed.parts_of': ('speed.html#parts_of', 'craft_nb/speed.py'),

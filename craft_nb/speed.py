@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'Stopwatch', 'Rehearsal', 'parts_of', 'profile_run', 'naive_generation', 'image_ms', 'rooflines', 'needed',
-           'least_ms', 'rehearsed', 'speed', 'print_speed', 'speed_figure', 'bench_speed']
+           'limits', 'least_ms', 'rehearsed', 'speed', 'print_speed', 'speed_figure', 'bench_speed']
 
 # %% ../nbs/11_speed.ipynb #11-003
 import json, time
@@ -112,13 +112,18 @@ def needed(box,           # a `CLIPBlackBox`
     row = 2*(2*K*hidden + hidden**2)
     return {'text tower': 41*operations(box._tower), 'logits': 41*2*N*K*e, 'refiner, in the search': 40*N*row, 'refiner, epoch': 3*N*row}
 
-def least_ms(box,          # a `CLIPBlackBox`, in fp32 or bf16
-             N: int,       # pictures
-             rates: dict   # 'fp32', 'bf16' -> operations a millisecond
-            ) -> float:    # milliseconds a generation
-    "Say how long a generation takes if every product runs at the rate of a large one."
+def limits(box,          # a `CLIPBlackBox`, in fp32 or bf16
+           N: int,       # pictures
+           rates: dict   # 'fp32', 'bf16' -> operations a millisecond
+          ) -> dict:     # part -> milliseconds a generation
+    "Say how long each part takes if its products run at the rate of a large one."
     low = ('text tower', 'refiner, in the search')
-    return sum(n/rates[box.precision if part in low else 'fp32'] for part, n in needed(box, N).items())
+    return {part: n/rates[box.precision if part in low else 'fp32'] for part, n in needed(box, N).items()}
+
+def least_ms(*args    # as for `limits`
+            ) -> float: # milliseconds a generation
+    "Say how long a generation takes at the least."
+    return sum(limits(*args).values())
 
 # %% ../nbs/11_speed.ipynb #11-046
 def rehearsed(box: Rehearsal,   # to time
