@@ -6,7 +6,7 @@
 __all__ = ['METHODS', 'DEMO', 'LIMITS', 'KEYS', 'COMMANDS', 'run_method', 'watch', 'mark', 'summary', 'Report', 'open_box',
            'run_task', 'print_line', 'print_head', 'print_marks', 'compare', 'begin', 'check_place', 'forget',
            'given_switches', 'read_tasks', 'next_box', 'check_runs', 'remember', 'finish', 'print_spread',
-           'parse_switches', 'pick_methods', 'fit', 'task_names', 'anchored', 'fit_command', 'how_to_predict',
+           'parse_switches', 'pick_methods', 'fit', 'task_names', 'settled', 'fit_command', 'how_to_predict',
            'recall_command', 'is_address', 'confirm_service', 'find_classifier', 'read_classifier', 'predict',
            'write_rows', 'tasks', 'demo', 'bench', 'grid_of', 'bench_grid', 'bench_list', 'bench_speed_of', 'report',
            'data_check', 'data_sample', 'serve', 'keys', 'table', 'say_key', 'usage', 'underscored', 'main']
@@ -36,7 +36,7 @@ def run_method(box,             # a `BlackBox` for the task's classes
     start, queries = time.perf_counter(), box.ledger.queries
     clf = CraFT(box, seed=task.seed, progress=progress, **switches | (METHODS[method] or {}))
     if METHODS[method] is None: clf.zero_shot()
-    else: clf.fit(*task.train, callback=watch(box, task), checkpoint=checkpoint)
+    else: clf.fit(*task.train, callback=watch(box, test, task.test[1]), checkpoint=checkpoint)
     queries = box.ledger.queries - queries
     marks = mark(clf.decision_function(test), clf.temperature_, task.test[1])
     history = [{k: round(v, 4) for k, v in h.items()} for h in clf.history_]
@@ -44,18 +44,21 @@ def run_method(box,             # a `BlackBox` for the task's classes
                 seconds=round(time.perf_counter() - start, 1), history=history), clf
 
 def watch(box,               # that is tuned
-          task,              # a `FewShotTask`
+          test,              # `ImageSet` of the test pictures
+          y,                 # their classes
           times: int=16      # in a run, about
          ):                  # for `fit`; None for a box on another machine
     "Return a callback that notes the test accuracy in the history of a fit."
     from craft_nb.ablations import measures
     from craft_nb.clip import CLIPBlackBox
-    from craft_nb.experiments import test_logits
+    from craft_nb.experiments import judged
     if not isinstance(box, CLIPBlackBox): return None
+    twin = box.twin()
     def note(clf):
         every = max(1, clf._run.generations//times)
         if (len(clf.history_) - 1) % every: return
-        clf.history_[-1]['test_accuracy'] = measures(test_logits(clf, box, task), task.test[1])['accuracy']
+        with judged(clf, twin): Y = clf.decision_function(test)
+        clf.history_[-1]['test_accuracy'] = measures(Y.cpu(), y)['accuracy']
     return note
 
 def mark(logits,             # (N, K)
@@ -357,11 +360,11 @@ def pick_methods(text: str) -> list: # names with commas between -> names
 
 
 # %% ../nbs/16_cli.ipynb #16-043
-def fit(task: Param('built-in names with commas between ("craft-nb tasks" lists them), "eleven" for those of the tables, a folder, or a CSV', str, opt=False, nargs='?')=None, # what to learn
+def fit(task: Param('built-in names with commas between ("craft-nb tasks" lists them), "eleven" for all of the tables, a folder, or a CSV', str, opt=False, nargs='?')=None, # what to learn
         shots: int=16,         # pictures a class to learn from
         seed: int=1,           # first seed
         seeds: int=1,          # how many; with several, mean and spread close the table
-        methods: str=None,     # of zero_shot, prompt_only, refiner_only, craft; default: zero_shot,craft, and all four for eleven
+        methods: str=None,     # of zero_shot, prompt_only, refiner_only, craft; default: zero_shot,craft, and all four with eleven
         budget: int=None,      # queries a fit may spend; default: the preset's, 8000 in the paper's
         preset: str='paper',   # or code: as the authors' release
         switches: str='',      # more settings as name=value, e.g. "sigma=0.5 centre=best"
@@ -377,29 +380,29 @@ def fit(task: Param('built-in names with commas between ("craft-nb tasks" lists 
     "Tune a black box on a few pictures of each class."
     command = {k: v for k, v in locals().items() if k not in ('resume', 'quiet', 'yes', 'insecure')}
     if resume: command = recall_command(resume, command, yes)
-    else: command = anchored(command)
-    if not command['task']: raise ValueError('nothing to fit: name a built-in task, a folder or a CSV, or give --resume FOLDER')
+    else: command = settled(command)
     fit_command(command, quiet, insecure, bool(resume))
 
 # %% ../nbs/16_cli.ipynb #16-044
 def task_names(text: str # of tasks, as `fit` takes them
               ) -> list: # of names
-    "Take the names of tasks apart."
+    "Take the names of tasks apart, and write `eleven` out."
     from craft_nb.data import ELEVEN
-    if text == 'eleven': return list(ELEVEN)
-    if Path(text).exists(): return [text]
-    return [o.strip() for o in text.split(',') if o.strip()]
+    names = [text] if Path(text).exists() else [o.strip() for o in text.split(',') if o.strip()]
+    return [n for o in names for n in (ELEVEN if o == 'eleven' else [o])]
 
-def anchored(c: dict     # arguments of `fit`
-            ) -> dict:   # the same, wherever they are read
-    "Make the paths of a command absolute."
-    from craft_nb.data import own_path
+def settled(c: dict      # arguments of `fit`
+           ) -> dict:    # the same, wherever and whenever they are read
+    "Name the tasks and the methods of a command, and make its paths absolute."
+    from craft_nb.data import ELEVEN, own_path
+    if not c['task']: raise ValueError('nothing to fit: name a built-in task, a folder or a CSV, or give --resume FOLDER')
+    names = task_names(c['task'])
     def whole(name):
         path = own_path(name)
         return str(path.resolve()) if path and path.exists() else name
-    at = dict(task=c['task'] and ','.join(whole(o) for o in task_names(c['task'])))
-    if Path(c['model']).exists(): at['model'] = str(Path(c['model']).resolve())
-    return c | (at if c['task'] != 'eleven' else {})
+    methods = c['methods'] or ','.join(METHODS if set(ELEVEN) <= set(names) else ('zero_shot', 'craft'))
+    model = str(Path(c['model']).resolve()) if Path(c['model']).exists() else c['model']
+    return c | dict(task=','.join(map(whole, names)), methods=methods, model=model)
 
 def fit_command(c: dict,      # arguments of `fit`
                 quiet: bool,  # no progress bars
@@ -412,7 +415,7 @@ def fit_command(c: dict,      # arguments of `fit`
     settings = dict(preset=c['preset'], **parse_switches(c['switches']))
     if c['budget'] is not None: settings['budget'] = c['budget']
     seeds, model = list(range(c['seed'], c['seed'] + c['seeds'])), (c['model'], c['pretrained'])
-    report = compare(names, out, c['shots'], seeds, pick_methods(c['methods'] or ('zero_shot,craft' if c['task'] != 'eleven' else ','.join(METHODS))), model, c['device'], c['precision'], not quiet, c, insecure, resumed=resumed, **settings)
+    report = compare(names, out, c['shots'], seeds, pick_methods(c['methods']), model, c['device'], c['precision'], not quiet, c, insecure, resumed=resumed, **settings)
     if c['seeds'] > 1: print_spread(report.runs)
     print(f'The report and the figure are in {out}.' + how_to_predict(out))
 

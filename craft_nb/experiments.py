@@ -104,18 +104,20 @@ def test_logits(clf: BoxClassifier,  # a fitted method
 
 # %% ../nbs/11_experiments.ipynb #11-030
 class Trace:
-    "A callback that notes the test accuracy about `points` times in a run."
+    "A callback that notes the test accuracy `points` times in a run, the first after 100 queries."
     def __init__(self, base: CLIPBlackBox, # the model, for the judge
                  task,                     # whose test pictures
                  budget: int,              # queries of the run
                  points: int):             # how often
-        self.base, self.task, self.step, self.rows = base, task, budget/max(points, 1), []
+        self.base, self.task, self.rows = base, task, []
+        self.due = list(np.geomspace(min(100, budget/(points + 1)), budget, points, endpoint=False))
 
 # %% ../nbs/11_experiments.ipynb #11-031
 @patch
 def __call__(self: Trace, clf): # a fitting method
     q = clf.box.ledger.queries
-    if q < self.step*(len(self.rows) + 1): return
+    if not self.due or q < self.due[0]: return
+    self.due = [d for d in self.due if d > q]
     self.rows.append([q, measures(test_logits(clf, self.base, self.task), self.task.test[1])['accuracy']])
 
 # %% ../nbs/11_experiments.ipynb #11-033
@@ -314,7 +316,7 @@ def figure3(lines: list): # result lines with a trace
         mine, c = [r for r in lines if r['method'] == m], PAPER['colors'].get(m)
         if all(r['trace'] for r in mine): ax.plot(*_path(mine), 'o-', ms=3, lw=1, label=m, color=c)
         else: ax.axhline(np.mean([r['accuracy'] for r in mine]), ls='--', c=c or 'grey', label=m)
-    ax.set(xlabel='queries', ylabel='test accuracy (%)'); ax.grid(alpha=.3); ax.legend(fontsize=7, frameon=False)
+    ax.set(xscale='log', xlabel='queries', ylabel='test accuracy (%)'); ax.grid(alpha=.3); ax.legend(fontsize=7, frameon=False)
     return fig
 
 # %% ../nbs/11_experiments.ipynb #11-091

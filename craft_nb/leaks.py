@@ -49,8 +49,8 @@ class Guarded(CLIPBlackBox):
     "A box of this process behind a policy; its answers are what a client of the service gets."
     def __init__(self, box: CLIPBlackBox, # whose class names and image sets it shares; the account is its own
                  policy: Policy):         # what becomes of each answer
-        vars(self).update(vars(box.for_classes(box.classnames)))  # all that a box on the same model has, with a new ledger
-        self._store, self.policy = box._store, policy
+        vars(self).update(vars(box.twin()))
+        self.policy = policy
 
     def _logits(self, prompts, features):
         Y = super()._logits(prompts, features)

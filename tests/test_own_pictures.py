@@ -257,7 +257,7 @@ def test_settings_of_a_failed_start(here, emoji, said):
 
 @pytest.fixture(scope='module')
 def fitted():
-    task = fewshot('fashion', 16, 2)
+    task = fewshot('counts', 16, 2)
     task.test = task.test[0][::5], task.test[1][::5]
     box = CLIPBlackBox('craft-mini', task.classnames)
     clf = CraFT(box, budget=4100, seed=2).fit(*task.train)
@@ -271,7 +271,7 @@ def test_calibrated(fitted):
     raw = Y.softmax(-1)
     marks = lambda p: (cross_entropy(p.log(), y).item(), ece(p.max(-1).values, right))
     assert torch.equal(p.argmax(-1), Y.argmax(-1)) and clf.temperature_ > 1 and clf.history_[-1]['queries'] == 4100
-    assert marks(raw)[0] > 1.2*marks(p)[0] and marks(raw)[1] > marks(p)[1] + .05, (marks(raw), marks(p))
+    assert marks(raw)[0] > 1.2*marks(p)[0] and marks(raw)[1] > marks(p)[1] + .1, (marks(raw), marks(p))
 
 def test_calibration_is_kept(fitted, tmp_path):
     task, clf, _ = fitted
@@ -282,8 +282,8 @@ def test_calibration_is_kept(fitted, tmp_path):
 
 def test_calibration_of_few(fitted):
     "One shot, a guard, the release's preset: a temperature all the same, and probabilities that are no surer than the raw ones"
-    task, one = fitted[0], fewshot('fashion', 1, 2)
-    for t, kw in ((one, {}), (fewshot('fashion', 4, 2), dict(fallback=True)), (one, dict(preset='code', views=2, normalize=False))):
+    task, one = fitted[0], fewshot('counts', 1, 2)
+    for t, kw in ((one, {}), (fewshot('counts', 4, 2), dict(fallback=True)), (one, dict(preset='code', views=2, normalize=False))):
         clf = CraFT(CLIPBlackBox('craft-mini', task.classnames), seed=2, **{'budget': 205, **kw}).fit(*t.train)
         assert np.isfinite(clf.temperature_) and .05 < clf.temperature_ < 500
 

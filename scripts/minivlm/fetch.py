@@ -25,12 +25,15 @@ def run(*cmd, cwd=None):
     print('$', *cmd, flush=True)
     subprocess.run([str(o) for o in cmd], cwd=cwd, check=True)
 
+def npm_install(folder, packages):
+    "Install npm packages into `folder`, without running anything of theirs"
+    if packages: run('npm', 'install', '--prefix', folder, '--ignore-scripts', '--no-audit', '--no-fund', *packages)
+
 def fetch(work):
     "Download into `work` what is not there yet"
     work = Path(work); npm, deb, py = work/'npm', work/'deb', work/'py'
     for o in (npm, deb, py): o.mkdir(parents=True, exist_ok=True)
-    need = [o for o in NPM if not (npm/'node_modules'/o).exists()]
-    if need: run('npm', 'install', '--prefix', npm, '--ignore-scripts', '--no-audit', '--no-fund', *need)
+    npm_install(npm, [o for o in NPM if not (npm/'node_modules'/o).exists()])
     for o in DEB:
         if (deb/'root/usr/share/doc'/o).exists(): continue
         run('apt-get', 'download', o, cwd=deb)
@@ -99,23 +102,28 @@ def files(style, work):
     for o in sorted(root.glob(f'*.{ext}')):
         if (k := codepoints(o.stem)) in es: yield k, o
 
+def icon_svg(icon_set, name):
+    "SVG text of an icon; `icon_set` is what an icons.json of iconify holds"
+    o = icon_set['icons'][name]
+    w, h, x, y = (o.get(k, icon_set.get(k, v)) for k, v in dict(width=16, height=16, left=0, top=0).items())
+    still = re.sub('<animate.*?(/>|</animate[a-zA-Z]*>)', '', o['body'])
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{x} {y} {w} {h}" '
+            f'color="#000">{still}</svg>')
+
 def icon_bodies(style, work):
     "Iterator of (key, svg text) of an iconify set; key is the code points for emoji, the icon's name otherwise"
     d = json.loads((Path(work)/'npm/node_modules/@iconify-json'/ICONIFY[style]/'icons.json').read_text())
     names, seen = name2key(work), set()
     chars = json.loads((Path(work)/'npm/node_modules/@iconify-json'/ICONIFY[style]/'chars.json').read_text())
     chars = {v: codepoints(k) for k, v in chars.items()}
-    for n, o in sorted(d['icons'].items()):
+    for n in sorted(d['icons']):
         k = n
         if style not in ICONS:
             k = chars.get(n)
             if k not in emojis(work): k = names.get(squash(n))
             if k is None or k in seen: continue
         seen.add(k)
-        w, h = o.get('width', d.get('width', 16)), o.get('height', d.get('height', 16))
-        x, y = o.get('left', 0), o.get('top', 0)
-        yield k, (f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{x} {y} {w} {h}" '
-                  f'color="#000">{o["body"]}</svg>')
+        yield k, icon_svg(d, n)
 
 def pictures(
     style:str, # One of `TASK` or `TRAIN`

@@ -27,6 +27,10 @@ HOUSES = ['bx bxs', 'fa-solid fa-regular la icons8 wpf', 'feather lucide meteor-
     'guidance streamline streamline-flex streamline-freehand-color streamline-pixel streamline-plump streamline-ultimate streamline-ultimate-color']
 HOUSE = {o: house.split()[0] for house in HOUSES for o in house.split()}
 
+def house(icon_set):
+    "The hand that drew an icon set"
+    return HOUSE.get(icon_set, icon_set)
+
 # words in an icon's name that tell how it is drawn, and not what it shows
 STYLE = set('''outline outlined line linear fill filled solid bold regular light thin duotone twotone broken rounded round sharp alt
     16 20 24 28 32 48 01 02 1 duo bulk micro mini color flat remix stroke interface essential'''.split())
@@ -61,8 +65,7 @@ def download(work):
     "Install the packages of suite.csv, as they were, where they are missing"
     npm = Path(work)/'npm'; npm.mkdir(parents=True, exist_ok=True)
     have = lambda o: (f := npm/'node_modules'/o['package']/'package.json').exists() and json.loads(f.read_text())['version'] == o['version']
-    need = [f"{o['package']}@{o['version']}" for o in sources() if not have(o)]
-    if need: fetch.run('npm', 'install', '--prefix', npm, '--ignore-scripts', '--no-audit', '--no-fund', *need)
+    fetch.npm_install(npm, [f"{o['package']}@{o['version']}" for o in sources() if not have(o)])
 
 def deal(hands, kind=lambda hand: ''):
     "Half of the hands of each kind for the pool, half for the test: dict hand -> 'train' or 'test'"
@@ -78,7 +81,7 @@ class IconSets:
         names = [o['package'].split('/')[1] for o in sources() if o['package'].startswith('@iconify-json/')]
         self.sets = {o: json.loads((root/'@iconify-json'/o/'icons.json').read_text()) for o in names}
         self.plain = {o: self.by_name(d['icons']) for o, d in self.sets.items()}
-        self.split = deal({HOUSE.get(o, o) for o in names})
+        self.split = deal(set(map(house, names)))
 
     def by_name(self, icons):
         "What an icon shows -> its names, the shortest first"
@@ -98,14 +101,11 @@ class IconSets:
 
     def draw(self, icon_set, name, px=PX):
         "An icon as an RGBA picture"
-        d = self.sets[icon_set]; o = d['icons'][name]
-        w, h, x, y = (o.get(k, d.get(k, v)) for k, v in dict(width=16, height=16, left=0, top=0).items())
-        body = re.sub('<animate.*?(/>|</animate[a-zA-Z]*>)', '', o['body'])
-        return fetch.svg(f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{x} {y} {w} {h}" color="#000">{body}</svg>', px)
+        return fetch.svg(fetch.icon_svg(self.sets[icon_set], name), px)
 
     def members(self, aliases):
         "(set, name, split) of every icon that shows one thing, set by set in a fixed mixed order"
-        return [(s, n, self.split[HOUSE.get(s, s)]) for s in shuffled(self.sets, *aliases) for n in self.find(s, aliases)]
+        return [(s, n, self.split[house(s)]) for s in shuffled(self.sets, *aliases) for n in self.find(s, aliases)]
 
 
 class Fonts:
@@ -183,7 +183,8 @@ def icon_tasks(album, sets):
     "`icons`, `badges` and `counts`"
     def drawings(aliases):
         "What `add` takes: every icon of one thing"
-        return [(f'icons/{s}/{n}.webp', lambda s=s, n=n: sets.draw(s, n), split, HOUSE.get(s, s), f'{s}:{n}') for s, n, split in sets.members(aliases)]
+        return [(f'icons/{s}/{n}.webp', lambda s=s, n=n: sets.draw(s, n), split, house(s), f'{s}:{n}')
+                for s, n, split in sets.members(aliases)]
     yield 'icons', add(album, 'icons', {label: drawings(aliases) for label, aliases in ICONS.items()}, pool=32, test=12)
 
     things = [o for aliases in ICONS.values() for o in aliases]
@@ -195,12 +196,14 @@ def icon_tasks(album, sets):
 
     def several(s, n, k, seed):
         "`k` equal icons, none over another"
-        rng = Random(seed); side = rng.randint(18, 24)
-        im, places = Image.new('RGBA', (PX, PX)), []
+        rng = Random(seed)
+        side = rng.randint(18, 24)
+        places = []
         while len(places) < k:
             p = rng.randint(1, PX-side-1), rng.randint(1, PX-side-1)
             if all(max(abs(p[0]-x), abs(p[1]-y)) >= side+1 for x, y in places): places.append(p)
             elif rng.random() < .002: places = []
+        im = Image.new('RGBA', (PX, PX))
         for p in places: im.paste(sets.draw(s, n, side), p)
         return im
     counted = {}
@@ -208,7 +211,7 @@ def icon_tasks(album, sets):
         pictures = []
         for i, (_, aliases) in enumerate(shuffled(ICONS.items(), 'counts', number)*2):
             for s, n, split in sets.members(aliases)[i//len(ICONS)::29]:
-                pictures.append((f'counts/{k}-{s}-{n}.webp', lambda s=s, n=n, k=k: several(s, n, k, f'{k}/{s}/{n}'), split, HOUSE.get(s, s), f'{s}:{n}'))
+                pictures.append((f'counts/{k}-{s}-{n}.webp', lambda s=s, n=n, k=k: several(s, n, k, f'{k}/{s}/{n}'), split, house(s), f'{s}:{n}'))
         counted[f'{number} icon' + 's'*(k > 1)] = pictures
     yield 'counts', add(album, 'counts', counted, pool=48, test=80)
 
@@ -234,9 +237,11 @@ def font_tasks(album, fonts):
     writing = {}
     for label, (subset, languages) in SCRIPTS.items():
         names = written(subset, languages)
-        writing[f'{label} script'] = [(f'writing/{label.lower()}-{f}-{turn}.webp', lambda f=f, subset=subset, text=text: fonts.draw(f, subset, text), *hand(f), f)
-            for turn in range(16) for f in shuffled(fonts.carrying(subset), 'writing', label)
-            for text in ['\n'.join(shuffled(names, label, f, turn)[:3])]]
+        writing[f'{label} script'] = []
+        for turn in range(16):
+            for f in shuffled(fonts.carrying(subset), 'writing', label):
+                text, path = '\n'.join(shuffled(names, label, f, turn)[:3]), f'writing/{label.lower()}-{f}-{turn}.webp'
+                writing[f'{label} script'].append((path, lambda f=f, subset=subset, text=text: fonts.draw(f, subset, text), *hand(f), f))
     yield 'writing', add(album, 'writing', writing, pool=64, test=90)
 
 def written(subset, languages):
