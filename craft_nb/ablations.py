@@ -162,10 +162,11 @@ def fit(self: Apart, pictures, # N pictures, as the box takes them
 def code_switches() -> dict: # row -> switches
     "Return each difference of the released code, alone."
     c, pick = asdict(PRESETS['code']), lambda *names: {k: c[k] for k in names}
-    return {'KL the other way': pick('reverse_kl'), 'augmented views': dict(views=16), 'features not normalised': pick('normalize'),
-            'refiner of 2 x 256': pick('layers', 'hidden'), 'Adam': pick('optimizer'), 'A with std 0.2': pick('std'), 'sigma 0.02, bounds 5': pick('sigma', 'bounds'),
-            'prompt from a fresh sample': pick('centre'), 'lambdas 0.1': pick('lam_i', 'lam_o'), 'lambda_O dropped': pick('drop_lam_o'),
-            'batches of 64': dict(batch_size=64), 'early stop': pick('early_stop')}
+    return {'KL the other way': pick('reverse_kl'), 'augmented views': dict(views=16), 'views of 224 px': dict(views=16, **pick('view_px')),
+            'search on a view': pick('search_view'), 'features not normalised': pick('normalize'), 'refiner of 2 x 256': pick('layers', 'hidden'),
+            'last layer at random': pick('zero_start'), 'Adam': pick('optimizer'), 'A with std 0.2': pick('std'), 'sigma 1, bounds 5': pick('sigma', 'bounds'),
+            'prompt from a fresh sample': pick('centre'), 'lambda_I 0.1': pick('lam_i'), 'lambda_O 0.1': pick('lam_o'), 'lambda_O dropped': pick('drop_lam_o'),
+            'batches of 64': dict(batch_size=64), '200 generations': pick('budget'), 'early stop': pick('early_stop')}
 
 # %% ../nbs/08_ablations.ipynb #08-067
 PAPER = yaml.safe_load((ASSETS/'paper.yaml').read_text(encoding='utf-8'))

@@ -117,7 +117,7 @@ class CoOp(BoxClassifier):
     "A prompt learned by gradients through the text tower (Zhou et al., 2022): white box."
     def __init__(self, box: CLIPBlackBox,        # one whose wall can be opened
                  seed: int=0,                    # of the first prompt and the batches
-                 budget: int=8000,               # queries at most; a step is one
+                 budget: int=None,               # queries at most; a step is one. None: all that its epochs take, as an upper bound should
                  progress: bool=False,           # show a progress bar
                  n_ctx: int=16,                  # prompt tokens, at random
                  init: str=None,                 # or a text to start from, as 'a photo of a'
@@ -152,7 +152,7 @@ def _step(self: CoOp, p, Y, y): # `_opt`, over p, is made by `fit`
 def fit(self: CoOp, pictures, # N pictures, or an `ImageSet` of them
         labels,               # (N,) class indices 0 to K-1
         callback=None):       # called as callback(self) after each step
-    "SGD on the cross-entropy, a query a step, until the epochs or the budget are over."
+    "SGD on the cross-entropy, a query a step, until the epochs are over, or the budget if there is one."
     y, box, white = as_labels(labels, len(pictures), len(self.box.classnames)), self.box, open_wall(self.box, 'CoOp')
     gen, self.history_, self.classes_ = torch.Generator().manual_seed(self.seed), [], np.arange(len(box.classnames))
     p, epochs = self._first(gen), self.epochs or epochs_by_shots(int(y.bincount(minlength=len(box.classnames)).min()))

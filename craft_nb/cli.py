@@ -7,9 +7,9 @@ __all__ = ['METHODS', 'DEMO', 'LIMITS', 'KEYS', 'COMMANDS', 'run_method', 'watch
            'run_task', 'print_line', 'print_head', 'print_marks', 'compare', 'begin', 'check_place', 'forget',
            'given_switches', 'read_tasks', 'next_box', 'check_runs', 'remember', 'finish', 'print_spread',
            'parse_switches', 'pick_methods', 'fit', 'task_names', 'settled', 'fit_command', 'how_to_predict',
-           'recall_command', 'is_address', 'confirm_service', 'find_classifier', 'read_classifier', 'predict',
-           'write_rows', 'tasks', 'demo', 'bench', 'grid_of', 'bench_grid', 'bench_list', 'bench_speed_of', 'report',
-           'data_check', 'data_sample', 'serve', 'keys', 'table', 'say_key', 'usage', 'underscored', 'main']
+           'advise_command', 'recall_command', 'is_address', 'confirm_service', 'find_classifier', 'read_classifier',
+           'predict', 'write_rows', 'tasks', 'demo', 'bench', 'grid_of', 'bench_grid', 'bench_list', 'bench_speed_of',
+           'report', 'data_check', 'data_sample', 'serve', 'keys', 'table', 'say_key', 'usage', 'underscored', 'main']
 
 # %% ../nbs/16_cli.ipynb #16-003
 import csv, json, shlex, shutil, sys, time, warnings
@@ -366,7 +366,7 @@ def fit(task: Param('built-in names with commas between ("craft-nb tasks" lists 
         seeds: int=1,          # how many; with several, mean and spread close the table
         methods: str=None,     # of zero_shot, prompt_only, refiner_only, craft; default: zero_shot,craft, and all four with eleven
         budget: int=None,      # queries a fit may spend; default: the preset's, 8000 in the paper's
-        preset: str='paper',   # or code: as the authors' release
+        preset: str='paper',   # or code, as the authors' release at its commonest, or code:DATASET, as there for a dataset (code:eurosat)
         switches: str='',      # more settings as name=value, e.g. "sigma=0.5 centre=best"
         model: str='craft-mini', # or craft-mini-vit, an open_clip name, a folder, a checkpoint file, or the address of a service, with your key in CRAFT_NB_KEY as KEY@HOST
         pretrained: str=None,  # for an open_clip name: its weights, e.g. openai; or random
@@ -374,14 +374,16 @@ def fit(task: Param('built-in names with commas between ("craft-nb tasks" lists 
         precision: str='fp32', # of the text tower; bf16 is faster where the hardware has it
         out: str='runs/fit',   # folder for report.json, report.png and the classifiers; run again, it goes on where it stopped
         resume: str=None,      # in place of all else: a folder that fit --out wrote, to go on where it stopped
+        advise: store_true=False, # fit nothing: spend one query on the training pictures, and say which method to try
         quiet: store_true=False, # no progress bars
         yes: store_true=False, # with --resume: do not ask whether the service that the folder names may be used
         insecure: store_true=False): # allow plain http beyond this machine; never remembered
     "Tune a black box on a few pictures of each class."
-    command = {k: v for k, v in locals().items() if k not in ('resume', 'quiet', 'yes', 'insecure')}
+    command = {k: v for k, v in locals().items() if k not in ('resume', 'advise', 'quiet', 'yes', 'insecure')}
     if resume: command = recall_command(resume, command, yes)
     else: command = settled(command)
-    fit_command(command, quiet, insecure, bool(resume))
+    if advise: advise_command(command, insecure)
+    else: fit_command(command, quiet, insecure, bool(resume))
 
 # %% ../nbs/16_cli.ipynb #16-044
 def task_names(text: str # of tasks, as `fit` takes them
@@ -426,6 +428,19 @@ def how_to_predict(out # folder of a report
     if not found: return ''
     which = [Path(out)] if len(found) == 1 else found
     return ' Label new pictures with: ' + ' or '.join(f'craft-nb predict {shlex.quote(str(p))} FOLDER' for p in which)
+
+# %% ../nbs/16_cli.ipynb #16-044a
+def advise_command(c: dict,  # arguments of `fit`
+                   insecure: bool=False): # allow plain http beyond this machine
+    "What `fit --advise` does with its arguments: a line a task; nothing is written."
+    from craft_nb.data import fewshot
+    from craft_nb.local import advise
+    for name in task_names(c['task']):
+        task = fewshot(name, c['shots'], c['seed'])
+        print(task.describe(), flush=True)
+        box = open_box((c['model'], c['pretrained']), task.classnames, c['device'], c['precision'], insecure)
+        advice = advise(box, *task.train, seed=c['seed'])
+        print(f'{advice}, by craft-nb fit {shlex.quote(name)} --methods {advice.method}', flush=True)
 
 # %% ../nbs/16_cli.ipynb #16-045
 def recall_command(out,         # folder that `fit` wrote

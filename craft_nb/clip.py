@@ -267,8 +267,12 @@ class CLIPBlackBox(BlackBox):
         self.device, self.precision, self._ending = device, precision, ending
         self._text = getattr(self._clip, 'text', self._clip)
         self._narrow, self._root = narrow(self._text.text_projection)
-        self._tokens = self._tokenizer([c + ending for c in self.classnames]).to(device)
+        self._take_names()
         self._tower = TextTower(self._text, self._tokens, precision, compile=compile)
+
+    def _take_names(self):
+        names = [c.replace('_', ' ') + self._ending for c in self.classnames]
+        self._tokens = self._tokenizer(names).to(self.device)
         self._room = len(self._text.positional_embedding) - int(self._tokens.argmax(-1).max()) - 1
 
 # %% ../nbs/02_clip.ipynb #02-102
@@ -338,9 +342,8 @@ def asking(self: CLIPBlackBox, texts: list, # M texts, in the place of the class
     "The same box, asked for other texts."
     box = BlackBox.asking(self, texts)
     if ending is not None: box._ending = ending
-    box._tokens = self._tokenizer([c + box._ending for c in box.classnames]).to(self.device)
+    box._take_names()
     box._tower = self._tower.with_tokens(box._tokens)
-    box._room = len(self._text.positional_embedding) - int(box._tokens.argmax(-1).max()) - 1
     return box
 
 # %% ../nbs/02_clip.ipynb #02-116
@@ -412,7 +415,7 @@ def operations(tower: TextTower, # with its K names
 def sentences(box       # a `CLIPBlackBox`
              ) -> Tensor: # (K, T) ids of "a photo of a NAME."
     "The class names in whole sentences, as the plain forms of the tower take them."
-    return box._tokenizer([f'a photo of a {c}.' for c in box.classnames]).to(box._tokens.device)
+    return box._tokenizer([f'a photo of a {c.replace("_", " ")}.' for c in box.classnames]).to(box._tokens.device)
 
 def tower_stages(box,      # a `CLIPBlackBox`
                  P: int=4  # candidates that go through together

@@ -176,10 +176,13 @@ def tip_logits(X: Tensor,    # (N, e) image features
                y: Tensor,    # (M,) their classes
                T: Tensor,    # (K, e) text features times the scale
                alpha: float, # weight of the cache
-               beta: float   # sharpness
+               beta: float,  # sharpness
+               own: Tensor=None # (N,) the key that is the picture itself, which has no vote; None: there is none
               ) -> Tensor:   # (N, K)
     "Zero-shot logits and the votes of the cache."
-    return X @ T.T + alpha*torch.exp(beta*(X @ keys.T - 1)) @ F.one_hot(y, len(T)).to(X)
+    votes = torch.exp(beta*(X @ keys.T - 1))
+    if own is not None: votes = votes.scatter(1, own[:, None], 0.)
+    return X @ T.T + alpha*votes @ F.one_hot(y, len(T)).to(X)
 
 # %% ../nbs/09_features.ipynb #09-066
 class TipAdapter(OnFeatures):
@@ -192,12 +195,14 @@ class TipAdapter(OnFeatures):
                  init: str='a photo of a',   # the prompt of the text features
                  alpha: float=None,          # weight of the cache; None: by cross-validation, or the paper's 1 with one shot
                  beta: float=None,           # sharpness; None: by cross-validation, or the paper's 5.5 with one shot
-                 epochs: int=60,             # of the keys
+                 start: tuple=(2., 1.),      # alpha and beta while the keys are trained
+                 epochs: int=100,            # of the keys
                  lr: float=1e-3,             # of AdamW for the keys, with a cosine to 0
                  eps: float=1e-4,            # of AdamW
                  batch_size: int=256):       # pictures a step
         self.box, self.seed, self.budget, self.progress, self.finetune, self.init = box, seed, budget, progress, finetune, init
-        self.alpha, self.beta, self.epochs, self.lr, self.eps, self.batch_size = alpha, beta, epochs, lr, eps, batch_size
+        self.alpha, self.beta, self.start, self.epochs, self.lr = alpha, beta, start, epochs, lr
+        self.eps, self.batch_size = eps, batch_size
 
     def _logits(self, X): return tip_logits(X, self.keys_, self.values_, self.classifiers_, self.alpha_, self.beta_)
 
@@ -205,40 +210,54 @@ ALPHAS, BETAS = np.geomspace(.1, 1000, 17).tolist(), np.geomspace(.5, 64, 8).tol
 
 # %% ../nbs/09_features.ipynb #09-067
 @patch
+def _keys(self: TipAdapter, X, y): # -> (N, e)
+    "The cache; `_train`, below, for Tip-Adapter-F."
+    return self._train(X, y) if self.finetune else X.clone()
+
+@patch
 def _choose(self: TipAdapter, X, y):
     "alpha and beta: each that is given, the paper's with one shot, or the best pair on the pictures held back."
-    given = [(a, b) for a in ([self.alpha] if self.alpha is not None else ALPHAS) for b in ([self.beta] if self.beta is not None else BETAS)]
-    parts = folds(y, self.seed)
-    if len(given) == 1 or not parts: return (1. if self.alpha is None else self.alpha), (5.5 if self.beta is None else self.beta)
-    Ys = [torch.stack([tip_logits(X[held], X[rest], y[rest], self.classifiers_, a, b) for a, b in given]) for rest, held in parts]
-    return given[best(Ys, [y[held] for _, held in parts])]
+    alphas = ALPHAS if self.alpha is None else [self.alpha]
+    betas = BETAS if self.beta is None else [self.beta]
+    pairs, parts = [(a, b) for a in alphas for b in betas], folds(y, self.seed)
+    if len(pairs) == 1: return pairs[0]
+    if not parts: return (1. if self.alpha is None else self.alpha), (5.5 if self.beta is None else self.beta)
+    Ys = []
+    for rest, held in parts:
+        keys = self._keys(X[rest], y[rest])
+        Ys.append(torch.stack([tip_logits(X[held], keys, y[rest], self.classifiers_, a, b) for a, b in pairs]))
+    return pairs[best(Ys, [y[held] for _, held in parts])]
 
 # %% ../nbs/09_features.ipynb #09-068
 @patch
 def fit(self: TipAdapter, pictures, # N pictures, or an `ImageSet` of them
         labels,                     # (N,) class indices 0 to K-1
         callback=None):             # called as callback(self) at the end
-    "The cache, its two numbers, and the keys if they are to be trained: one query, for the text features."
+    "The cache and its two numbers: one query, for the text features."
     for k in ('alpha', 'beta'):
         if (v := getattr(self, k)) is not None and not v >= 0: raise ValueError(f'{k}={v}: expected 0 or more, or None')
     X, y = self._see(pictures, labels)
     self.alpha_, self.beta_ = self._choose(X, y)
-    self.keys_, self.values_ = X.clone(), y
-    if self.finetune: self._train(X, y)
+    self.keys_, self.values_ = self._keys(X, y), y
     if callback: callback(self)
     return self
 
 # %% ../nbs/09_features.ipynb #09-075
 @patch
 @torch.enable_grad()
-def _train(self: TipAdapter, X, y):
-    "AdamW on the keys."
-    keys, gen, n = self.keys_.requires_grad_(), torch.Generator().manual_seed(self.seed), -(-len(y)//self.batch_size)
-    opt, self.history_ = torch.optim.AdamW([keys], self.lr, eps=self.eps), []
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(opt, self.epochs*n)
+def _train(self: TipAdapter, X, y): # -> keys (N, e)
+    "AdamW on the keys; no picture has a vote on itself."
+    keys = X.clone().requires_grad_()
+    opt = torch.optim.AdamW([keys], self.lr, eps=self.eps)
+    steps = self.epochs*-(-len(y)//self.batch_size)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(opt, steps)
+    gen, self.history_ = torch.Generator().manual_seed(self.seed), []
     for _ in range(self.epochs):
         for b in torch.randperm(len(y), generator=gen).to(y.device).split(self.batch_size):
-            loss = F.cross_entropy(tip_logits(X[b], keys, self.values_, self.classifiers_, self.alpha_, self.beta_), y[b])
-            opt.zero_grad(); loss.backward(); opt.step(); cosine.step()
+            loss = F.cross_entropy(tip_logits(X[b], keys, y, self.classifiers_, *self.start, own=b), y[b])
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+            cosine.step()
         self.history_.append(dict(queries=1, loss=loss.item()))
-    self.keys_ = keys.detach()
+    return keys.detach()

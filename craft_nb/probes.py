@@ -415,7 +415,7 @@ class CraFTProbes(CraFT):
     own = ('probes', 'M', 'choose', 'head', 'candidates', 'weight')
 
     def __init__(self, box: BlackBox,       # where the queries go
-                 preset: str='paper',       # 'paper' or 'code'
+                 preset: str='paper',       # 'paper', 'code', or 'code:eurosat' and its like
                  seed: int=0,               # of all that is random
                  progress: bool=False,      # show a progress bar
                  probes='imagenet',         # as for `Probes`; (): the candidates alone
@@ -549,7 +549,7 @@ class CraFTJoint(CraFT):
     "Algorithm 1 with a refiner that reads the probes in every turn; keeps no checkpoints, and is not saved."
     own = ('probes', 'M', 'choose')
     def __init__(self, box: BlackBox,    # where the queries go
-                 preset: str='paper',    # 'paper' or 'code'
+                 preset: str='paper',    # 'paper', 'code', or 'code:eurosat' and its like
                  seed: int=0,            # of all that is random
                  progress: bool=False,   # show a progress bar
                  probes='imagenet',      # as for `Probes`

@@ -29,14 +29,15 @@ class Refiner(nn.Module):
                  layers:int=3, # linear maps, with ReLU between; 1 is Table 7's Linear
                  residual:bool=True, # add R(Y_I) to Y_I (Eq. 3), or return R(Y_I) alone
                  seed:int=0, # of the initial weights
+                 zero:bool=True, # with the residual: start the last layer at 0, so that nothing is changed yet
                  device:str='cpu'): # where the weights live
         super().__init__()
-        store_attr('K,hidden,layers,residual,seed')
+        store_attr('K,hidden,layers,residual,seed,zero')
         for n in ('K', 'hidden', 'layers'):
             if getattr(self, n) < 1: raise ValueError(f"{n}={getattr(self, n)}: expected 1 or more")
         gen, w = torch.Generator().manual_seed(seed), [K] + [hidden]*(layers-1) + [K]
         ls = [linear(i, o, gen) for i, o in zip(w, w[1:])]
-        if residual:
+        if residual and zero:
             for p in ls[-1].parameters(): nn.init.zeros_(p)
         self.R = nn.Sequential(*[m for l in ls for m in (nn.ReLU(), l)][1:]).to(device)
 

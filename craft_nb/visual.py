@@ -107,7 +107,7 @@ class CraFTvp(CraFT):
     needs_pictures, own = False, ('kind', 'visual_dim', 'visual_std', 'tokens', 'grid')
 
     def __init__(self, box: BlackBox,       # where the queries go; it must offer visual prompts
-                 preset: str='paper',       # 'paper' or 'code'
+                 preset: str='paper',       # 'paper', 'code', or 'code:eurosat' and its like
                  seed: int=0,               # of A, B, CMA-ES, the refiner and its batches
                  progress: bool=False,      # show a progress bar
                  kind: str|None=None,       # as for `pick_kind`
@@ -218,19 +218,22 @@ class SPSA:
 
 # %% ../nbs/10_visual_prompts.ipynb #10-091
 @patch
-def ask(self: SPSA) -> Tensor: # (2, D)
-    "Two points on either side of w."
+def ask(self: SPSA, n: int=1 # directions
+       ) -> Tensor:          # (2n, D)
+    "Points on either side of w: one side of each direction, then the other of each."
     self.k += 1
-    size, side = torch.rand(2, *self.w.shape, generator=self.gen).to(self.w)
+    size, side = torch.rand(2, n, *self.w.shape, generator=self.gen).to(self.w)
     self.d = self.c/self.k**self.gamma*(.5 + size/2)*torch.where(side < .5, 1., -1.)
-    return torch.stack([self.w + self.d, self.w - self.d])
+    return torch.cat([self.w + self.d, self.w - self.d])
 
 # %% ../nbs/10_visual_prompts.ipynb #10-093
 @patch
-def tell(self: SPSA, f): # (2,) losses, in the order of `ask`
+def tell(self: SPSA, f): # (2n,) losses, in the order of `ask`
     "A step against the estimated slope, corrected by the steps before."
-    if not all(map(math.isfinite, f)): raise ValueError(f'losses {list(map(float, f))}: expected two finite numbers')
-    g = (float(f[0]) - float(f[1]))/(2*self.d)
+    f = torch.as_tensor(f).to(self.w)
+    if not f.isfinite().all(): raise ValueError(f'losses {f.tolist()}: expected finite numbers')
+    there, back = f[:, None].tensor_split(2)
+    g = ((there - back)/(2*self.d)).mean(0)
     self.m = self.momentum*self.m + g
     self.w = self.w - self.a/(self.k + 1)**self.alpha*(g + self.momentum*self.m)
 
@@ -268,17 +271,18 @@ class BlackVIP(BoxClassifier):
     needs_pictures = True
     def __init__(self, box: BlackBox,        # where the queries go
                  seed: int=0,                # of the coordinator, its perturbations and the batches
-                 budget: int=8000,           # queries, two a step
+                 budget: int=8000,           # queries, two for each direction of a step
                  progress: bool=False,       # show a progress bar
                  init: str='a photo of a',   # the text prompt, which stays as it is
                  eps: float=.1,              # strength of the pattern; pictures run from 0 to 1
                  a: float=.0003,             # first gain of SPSA
                  c: float=.01,               # first width of SPSA's perturbations
                  momentum: float=.9,         # the gradient correction; 0: plain SPSA
+                 directions: int=5,          # of a step, averaged, as in the original
                  batch_size: int=128,        # pictures a query, as in the original
                  size: int|None=None):       # longer side of the pictures sent, pixels; None: the box's own, if it says so, else 224
         self.box, self.seed, self.budget, self.progress, self.init, self.eps = box, seed, budget, progress, init, eps
-        self.a, self.c, self.momentum, self.batch_size, self.size = a, c, momentum, batch_size, size
+        self.a, self.c, self.momentum, self.directions, self.batch_size, self.size = a, c, momentum, directions, batch_size, size
 
 # %% ../nbs/10_visual_prompts.ipynb #10-115
 @patch
@@ -317,18 +321,19 @@ def _score(self: BlackVIP, w, frames, y):
 def fit(self: BlackVIP, pictures, # N pictures, as `open_picture` reads them
         labels,                   # (N,) class indices 0 to K-1
         callback=None):           # called as callback(self) after each step
-    "Two perturbed picture sets a step, within the budget."
+    "Two perturbed picture sets for each direction of a step, within the budget."
     y, box = as_labels(labels, len(pictures), len(self.box.classnames)), self.box
     gen = torch.Generator().manual_seed(self.seed)
-    if (allowed := min(self.budget, box.left())) < 2: raise BudgetExceeded(f'a step costs 2 queries, {allowed} are allowed')
+    cost = 2*self.directions
+    if (allowed := min(self.budget, box.left())) < cost: raise BudgetExceeded(f'a step costs {cost} queries, {allowed} are allowed')
     self.classes_, self.history_, self.prompt_ = np.arange(len(box.classnames)), [], box.embed(self.init)
     self.coordinator_, frames, spent = Coordinator(self.seed), [self._frame(pictures[i]) for i in range(len(y))], box.ledger.queries
     spsa = SPSA(parameters_to_vector(self.coordinator_.parameters()), self.a, self.c, self.momentum, seed=self.seed)
-    for _ in tqdm(range(int(allowed)//2), unit='step', disable=not self.progress):
+    for _ in tqdm(range(int(allowed)//cost), unit='step', disable=not self.progress):
         ids = torch.randperm(len(y), generator=gen)[:self.batch_size]
-        f = [self._score(w, [frames[i] for i in ids.tolist()], y[ids]) for w in spsa.ask()]
+        f = [self._score(w, [frames[i] for i in ids.tolist()], y[ids]) for w in spsa.ask(self.directions)]
         spsa.tell(f); vector_to_parameters(spsa.w, self.coordinator_.parameters())
-        self.history_.append(dict(queries=box.ledger.queries - spent, loss=sum(f)/2))
+        self.history_.append(dict(queries=box.ledger.queries - spent, loss=sum(f)/cost))
         if callback: callback(self)
     return self
 

@@ -33,7 +33,7 @@ def craft(box, **kw): return CraFT(box, **{**dict(seed=3, dim=16, popsize=8, hid
 def plain(monkeypatch):
     "One thread; the toy's pictures are tensors, and a view of them is a little noise"
     n = torch.get_num_threads(); torch.set_num_threads(1)
-    noise = lambda ps, seed: [p + .1*torch.randn(6, generator=torch.Generator().manual_seed(seed)) for p in ps]
+    noise = lambda ps, seed, px: [p + .1*torch.randn(6, generator=torch.Generator().manual_seed(seed)) for p in ps]
     monkeypatch.setattr('craft_nb.collab.augment', noise)
     yield; torch.set_num_threads(n)
 
