@@ -18,6 +18,7 @@ from multiprocessing import get_context
 from pathlib import Path
 import cma, matplotlib.pyplot as plt, numpy as np, torch, yaml
 from fastcore.basics import patch
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 from . import __version__
 from .benchmarks import BENCHMARKS
@@ -176,6 +177,7 @@ def attempt(cell: dict,       # from `cells`
 def one_thread():
     "What each worker does first: several processes with several threads each are slower than with one."
     torch.set_num_threads(1)
+    threadpool_limits(1)                # NumPy's and scikit-learn's, too
 
 # %% ../nbs/11_experiments.ipynb #11-049
 def local(todo: list,  # cells

@@ -230,7 +230,7 @@ def ask(self: SPSA, n: int=1 # directions
 @patch
 def tell(self: SPSA, f): # (2n,) losses, in the order of `ask`
     "A step against the estimated slope, corrected by the steps before."
-    f = torch.as_tensor(f).to(self.w)
+    f = torch.as_tensor(f, dtype=self.w.dtype, device=self.w.device)
     if not f.isfinite().all(): raise ValueError(f'losses {f.tolist()}: expected finite numbers')
     there, back = f[:, None].tensor_split(2)
     g = ((there - back)/(2*self.d)).mean(0)
