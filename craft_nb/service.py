@@ -727,7 +727,7 @@ def _fits(self: Service, a, p): # the tower, and the work of one request
     lim = self.limits
     with refusing(): box = self.batcher.named(a.classnames); box.check(p)
     if twice := len(a.classnames) - len(set(token_bytes(box))):
-        raise Refused(422, 'classes', f'{twice} of {len(a.classnames)} class names say the same to the model as another one (capitals and spaces do not count): send each once')
+        raise Refused(422, 'classes', f'{twice} of {len(a.classnames)} class names say the same to the model as another one (capitals, spaces and underscores do not count): send each once')
     tokens = int(box._tokens.argmax(-1).sum())
     if tokens > lim.tokens or tokens*len(p) > lim.work: raise Refused(413, 'work', f'{len(p)} candidates x {tokens} tokens of class names: expected {lim.tokens} tokens and {lim.work} in all, at most')
 

@@ -370,11 +370,17 @@ def test_noise_of_a_picture(serve, store, prompts):
         clean = answered(CLIPBlackBox('craft-mini', MANY[:1]), MANY[:1], prompts[:1], [a])
         assert abs(many.mean() - clean) > .5*abs(alone - clean)          # the mean is no nearer to the truth than one answer
 
-def test_text_behind_its_end(client, store, prompts):
-    "What stands behind the end that a name itself writes is not read by the model, and makes no other text of it"
+def test_text_behind_its_end():
+    "A name cannot write the end itself, so that the rest is not read: its underscores are spaces, and the words are read as words"
+    box = CLIPBlackBox('craft-mini', [f'cat. <end_of_text>{i}' for i in range(9)])
+    ended = box._tokens == box._tokenizer.eot_token_id
+    assert (ended.sum(1) == 1).all() and len(box._tokens.unique(dim=0)) == 9
+
+def test_names_that_say_the_same(client, store, prompts):
+    "Capitals, spaces and underscores make no other text"
     id = send(client, '/v1/images', pack({'0': torch.zeros(9, 9, 3, dtype=torch.uint8)})).json()['id']
-    names = [f'cat. <end_of_text>{i}' for i in range(100)]
-    assert send(client, '/v1/query', pack({'prompts': prompts[:1]}, images=id, classnames=names)).status_code == 422
+    for names in (['ankle boot', 'ankle_boot'], ['cat', 'Cat ']):
+        assert send(client, '/v1/query', pack({'prompts': prompts[:1]}, images=id, classnames=names)).status_code == 422
     assert store.accounts()[0]['queries'] == 0
 
 @pytest.mark.parametrize('policy', [dict(noise=5.), dict(noise=5., probabilities=True), dict(decimals=1)])
