@@ -661,3 +661,11 @@ def test_logs(serve, store, path, key, prompts, caplog):
     assert {tuple(l) for l in lines} == {('time', 'route', 'method', 'status', 'ms', 'account')}
     kept = ''.join(told).encode() + b''.join(p.read_bytes() for p in path.parent.iterdir())
     assert b'ann' in kept and key.encode() not in kept and picture.tobytes()[:32] not in kept and f.getvalue()[60:90] not in kept
+
+def test_advise_at_a_service(serve, store, monkeypatch, capsys):
+    "One query, and the account says so"
+    key = store.add('ann', budget=3)
+    with serve() as url:
+        monkeypatch.setenv('CRAFT_NB_KEY', f'{key}@{url.removeprefix("http://")}')
+        main(['fit', 'typefaces', '--shots', '2', '--advise', '--model', url])
+    assert 'try ' in capsys.readouterr().out and store.accounts()[0]['queries'] == 1
