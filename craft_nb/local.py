@@ -117,8 +117,8 @@ def load_encoder(name: str='tf_efficientnet_lite0', # of timm
 AT_ONCE = 8 # pictures in a network: few enough to stay in a processor's cache
 
 @torch.no_grad()
-def encode(net: nn.Module, # from `load_encoder`, with its preprocess
-           preprocess,
+def encode(net: nn.Module, # from `load_encoder`
+           preprocess,     # the other that it gives: picture -> (3, H, W)
            pictures        # N pictures
           ) -> Tensor:     # (N, d) features
     "Encode pictures, a few at a time."
