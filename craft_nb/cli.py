@@ -381,15 +381,16 @@ def fit(task: Param('built-in names with commas between ("craft-nb tasks" lists 
     "Tune a black box on a few pictures of each class."
     command = {k: v for k, v in locals().items() if k not in ('resume', 'advise', 'quiet', 'yes', 'insecure')}
     if resume: command = recall_command(resume, command, yes)
-    else: command = settled(command)
-    if advise: advise_command(command, insecure)
-    else: fit_command(command, quiet, insecure, bool(resume))
+    if advise: return advise_command(command, insecure)
+    if not resume: command = settled(command)
+    fit_command(command, quiet, insecure, bool(resume))
 
 # %% ../nbs/16_cli.ipynb #16-044
 def task_names(text: str # of tasks, as `fit` takes them
               ) -> list: # of names
     "Take the names of tasks apart, and write `eleven` out."
     from craft_nb.data import ELEVEN
+    if not text: raise ValueError('nothing to fit: name a built-in task, a folder or a CSV, or give --resume FOLDER')
     names = [text] if Path(text).exists() else [o.strip() for o in text.split(',') if o.strip()]
     return [n for o in names for n in (ELEVEN if o == 'eleven' else [o])]
 
@@ -397,7 +398,6 @@ def settled(c: dict      # arguments of `fit`
            ) -> dict:    # the same, wherever and whenever they are read
     "Name the tasks and the methods of a command, and make its paths absolute."
     from craft_nb.data import ELEVEN, own_path
-    if not c['task']: raise ValueError('nothing to fit: name a built-in task, a folder or a CSV, or give --resume FOLDER')
     names = task_names(c['task'])
     def whole(name):
         path = own_path(name)
