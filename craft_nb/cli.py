@@ -435,11 +435,12 @@ def advise_command(c: dict,  # arguments of `fit`
     "What `fit --advise` does with its arguments: a line a task; nothing is written."
     from craft_nb.data import fewshot
     from craft_nb.local import advise
+    boxes, model = {}, (c['model'], c['pretrained'])
     for name in task_names(c['task']):
         task = fewshot(name, c['shots'], c['seed'])
         print(task.describe(), flush=True)
-        box = open_box((c['model'], c['pretrained']), task.classnames, c['device'], c['precision'], insecure)
-        advice = advise(box, *task.train, seed=c['seed'])
+        boxes[name] = next_box(boxes, model, task.classnames, c['device'], c['precision'], insecure)
+        advice = advise(boxes[name], *task.train, seed=c['seed'])
         print(f'{advice}, by craft-nb fit {shlex.quote(name)} --methods {advice.method}', flush=True)
 
 # %% ../nbs/16_cli.ipynb #16-045

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LITE0', 'AT_ONCE', 'STRENGTHS', 'MANY', 'WORTH', 'thumbnails', 'OneQuery', 'log_probabilities', 'Pixels',
-           'lite0_weights', 'fitted', 'load_encoder', 'encode', 'regress', 'LocalProbe', 'Regression', 'label_map',
-           'Border', 'AReS', 'Advice', 'pick_method', 'advise']
+           'lite0_weights', 'fitted', 'load_encoder', 'encode', 'regress', 'LocalProbe', 'ask_once', 'Regression',
+           'label_map', 'Border', 'AReS', 'Advice', 'pick_method', 'advise']
 
 # %% ../nbs/09_local.ipynb #09L-003
 import importlib.util
@@ -177,6 +177,13 @@ class LocalProbe(OneQuery):
         return log_probabilities(self.model_, X.numpy())
 
 # %% ../nbs/09_local.ipynb #09L-025
+def ask_once(box: BlackBox,  # where the query goes
+             prompt: Tensor, # (n, d)
+             pictures        # N pictures
+            ) -> Tensor:     # (N, K), on the CPU
+    "Score pictures with one prompt; one query."
+    with uploaded(box, pictures) as images: return box.query(prompt[None], images)[0].cpu()
+
 class Regression(OneQuery):
     "Logistic regression on the zero-shot scores: one query for the training pictures, and one for each set to predict."
     def __init__(self, box: BlackBox,        # where the query goes
@@ -192,16 +199,12 @@ class Regression(OneQuery):
         "Ask once, and fit the regression."
         pictures, y = self._begin(pictures, labels)
         self.prompt_ = self.box.embed(self.init)
-        with self.box.ledger.limit(self.budget): Y = self._scores(pictures)
-        self.model_, self.history_ = regress(Y, y, self.seed), [dict(queries=1)]
+        with self.box.ledger.limit(self.budget): Y = ask_once(self.box, self.prompt_, pictures)
+        self.model_, self.history_ = regress(Y.numpy(), y, self.seed), [dict(queries=1)]
         return self
 
-    def _scores(self, pictures): # -> (N, K)
-        with uploaded(self.box, pictures) as images:
-            return self.box.query(self.prompt_[None], images)[0].cpu().numpy()
-
     def _logits(self, pictures):
-        return log_probabilities(self.model_, self._scores(pictures))
+        return log_probabilities(self.model_, ask_once(self.box, self.prompt_, pictures).numpy())
 
 # %% ../nbs/09_local.ipynb #09L-028
 def label_map(Z: Tensor,  # (N, J) outputs
@@ -326,8 +329,7 @@ def fit(self: AReS, pictures, # N pictures
     "Ask once, prime, reprogram."
     pictures, y = self._begin(pictures, labels)
     prompt = self.box.embed(self.init)
-    with self.box.ledger.limit(self.budget), uploaded(self.box, pictures) as images:
-        P = self.box.query(prompt[None], images)[0].cpu().softmax(-1)
+    with self.box.ledger.limit(self.budget): P = ask_once(self.box, prompt, pictures).softmax(-1)
     self.net_, preprocess = load_encoder(self.encoder, self.weights)
     self.model_ = self._prime(encode(self.net_, preprocess, pictures), P)
     cfg = timm.data.resolve_data_config(model=self.net_)
@@ -376,8 +378,7 @@ def advise(box: BlackBox,  # where the query goes
     "Spend one query on the training pictures, and say which method to try."
     asker = Regression(box, seed)
     pictures, y = asker._begin(pictures, labels)
-    asker.prompt_ = box.embed(asker.init)
-    with box.ledger.limit(1): Y = asker._scores(pictures)
+    with box.ledger.limit(1): Y = ask_once(box, box.embed(asker.init), pictures).numpy()
     counts = np.bincount(y)
     zero, found = 100*float((Y.argmax(1) == y).mean()), None
     if counts.min() > 1:
