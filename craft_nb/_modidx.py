@@ -16,6 +16,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'craft_nb.ablations.make_cell': ('ablations.html#make_cell', 'craft_nb/ablations.py'),
                                     'craft_nb.ablations.measures': ('ablations.html#measures', 'craft_nb/ablations.py'),
                                     'craft_nb.ablations.paired': ('ablations.html#paired', 'craft_nb/ablations.py'),
+                                    'craft_nb.ablations.paper_gain': ('ablations.html#paper_gain', 'craft_nb/ablations.py'),
                                     'craft_nb.ablations.paper_table': ('ablations.html#paper_table', 'craft_nb/ablations.py'),
                                     'craft_nb.ablations.per_seed': ('ablations.html#per_seed', 'craft_nb/ablations.py'),
                                     'craft_nb.ablations.pivot': ('ablations.html#pivot', 'craft_nb/ablations.py'),

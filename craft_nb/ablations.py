@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PAPER', 'ece', 'measures', 'read_lines', 'per_seed', 'pivot', 'differences', 'paired', 'verdict', 'Apart',
-           'code_switches', 'make_cell', 'cells', 'lines_of', 'unfold', 'paper_table']
+           'code_switches', 'make_cell', 'cells', 'lines_of', 'unfold', 'paper_gain', 'paper_table']
 
 # %% ../nbs/08_ablations.ipynb #08-003
 import json
@@ -222,6 +222,19 @@ def unfold(lines: list # result lines
     "A line with several targets, one training and several tests, becomes one line a target."
     return [dict(r, task=t, accuracy=a) for r in lines for t, a in (r['targets'] or {r['task']: r['accuracy']}).items()]
 
+# %% ../nbs/08_ablations.ipynb #08-079b
+def paper_gain(table: dict, # of a grid
+               a: str,      # a method
+               b: str,      # another
+               lines: list  # result lines: of a table by shots, those that both have here count
+              ) -> float:   # points that a gains over b in the paper; None where it has not both
+    "Return the difference of two methods in the paper, averaged as ours is."
+    printed = table.get('paper', {})
+    if a not in printed or b not in printed: return None
+    if not isinstance(printed[a], dict): return round(printed[a] - printed[b], 2)
+    shots = [{r['shots'] for r in lines if r['method'] == m} for m in (a, b)]
+    return round(float(np.mean([printed[a][k] - printed[b][k] for k in shots[0] & shots[1]])), 2)
+
 # %% ../nbs/08_ablations.ipynb #08-080
 def paper_table(spec: dict, # a grid, as `PAPER`
                 name: str,  # of a table in it
@@ -235,4 +248,4 @@ def paper_table(spec: dict, # a grid, as `PAPER`
         p = printed.get(r[t['rows']])
         r |= {f'paper, {k}': (p or {}).get(k) for k in several} if several else dict(paper=p) if printed else {}
     have = {r['method'] for r in lines}
-    return t['title'], res, [verdict(lines, a, b, d) for a, b, d in t.get('claims', []) if {a, b} <= have]
+    return t['title'], res, [verdict(lines, a, b, paper_gain(t, a, b, lines)) for a, b in t.get('claims', []) if {a, b} <= have]

@@ -56,7 +56,7 @@ def test_command(tmp_path, capsys):
     (tmp_path/'mine.yaml').write_text('''
 defaults: {model: craft-mini, tasks: [digits], shots: [1], seeds: [1], budget: 82, precision: fp32, points: 1}
 methods: {zero-shot: {is: ZeroShot}, CraFT: {is: CraFT}}
-tables: {mine: {title: Mine, rows: method, cols: task, cells: [{methods: [zero-shot, CraFT]}], claims: [[CraFT, zero-shot, 12.45]]}}''')
+tables: {mine: {title: Mine, rows: method, cols: task, cells: [{methods: [zero-shot, CraFT]}], claims: [[CraFT, zero-shot]]}}''')
     words = f'bench {tmp_path}/mine.yaml --jobs 1 --quiet --out {tmp_path}/runs'.split()
     main(words); first = capsys.readouterr().out
     assert 'mine: Mine' in first and 'CraFT against zero-shot' in first

@@ -137,8 +137,9 @@ def test_label_map():
     W = label_map(Z, y, 2, keep=1)
     torch.testing.assert_close(W, torch.tensor([[1., 1/3], [0, 2/3], [0, 0]]))
 
-@pytest.mark.parametrize('classes, gain, method', [(100, 16., 'refiner_only'), (100, -2., 'zero_shot'), (10, 20., 'craft'), (10, 1., 'prompt_only'), (10, None, 'prompt_only'), (50, None, 'zero_shot')])
-def test_rule(classes, gain, method): assert pick_method(classes, gain) == method
+@pytest.mark.parametrize('classes, shots, gain, method', [(100, 2, 16., 'refiner_only'), (100, 16, -2., 'zero_shot'), (50, 1, 0., 'zero_shot'), (10, 16, 20., 'craft'), (10, 8, 20., 'prompt_only'),
+                                                          (10, 16, 1., 'prompt_only'), (10, 1, 0., 'prompt_only'), (10, 4, -9., 'zero_shot')])
+def test_rule(classes, shots, gain, method): assert pick_method(classes, shots, gain) == method
 
 def test_advise(box, task):
     advice = advise(box, *task.train)
@@ -149,7 +150,7 @@ def test_advise(box, task):
 def test_advise_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(['fit', 'typefaces', '--shots', '4', '--advise']) in (0, None)
-    assert 'craft-nb fit typefaces --methods craft' in capsys.readouterr().out and not list(tmp_path.iterdir())
+    assert 'craft-nb fit typefaces --methods prompt_only' in capsys.readouterr().out and not list(tmp_path.iterdir())
 
 # --- the trace of a run
 
