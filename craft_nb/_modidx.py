@@ -6,6 +6,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'craft_nb.ablations.Apart.fit': ('ablations.html#apart.fit', 'craft_nb/ablations.py'),
                                     'craft_nb.ablations._blocks': ('ablations.html#_blocks', 'craft_nb/ablations.py'),
                                     'craft_nb.ablations._listed': ('ablations.html#_listed', 'craft_nb/ablations.py'),
+                                    'craft_nb.ablations._methods': ('ablations.html#_methods', 'craft_nb/ablations.py'),
                                     'craft_nb.ablations._show': ('ablations.html#_show', 'craft_nb/ablations.py'),
                                     'craft_nb.ablations._whole': ('ablations.html#_whole', 'craft_nb/ablations.py'),
                                     'craft_nb.ablations.cells': ('ablations.html#cells', 'craft_nb/ablations.py'),

@@ -183,13 +183,21 @@ def make_cell(spec: dict,  # a grid, as `PAPER`
 # %% ../nbs/08_ablations.ipynb #08-071
 def _listed(x): return x if isinstance(x, list) else [x]
 
+def _methods(blocks, asked): # of each block: its own, or those of them that are asked for; new ones go to the first
+    own = [[o for m in _listed(b['methods']) for o in (code_switches() if m == 'code switches' else [m])] for b in blocks]
+    if asked is None: return own
+    asked, known = _listed(asked), {m for o in own for m in o}
+    kept = [[m for m in asked if m in o] for o in own]
+    return [kept[0] + [m for m in asked if m not in known], *kept[1:]] if kept else []
+
 def _blocks(spec, name, quick, only): # -> dicts with lists of tasks, methods, shots, seeds
     if name not in spec['tables']: raise ValueError(f'no table {name!r}: expected one of {", ".join(spec["tables"])}')
-    for block in spec['tables'][name]['cells']:
-        b = {**spec['defaults'], **block, **{k: v for k, v in only.items() if v is not None}}
-        b |= {k: _listed(b[k]) for k in ('tasks', 'methods', 'shots', 'seeds')}
+    blocks = [{**spec['defaults'], **b} for b in spec['tables'][name]['cells']]
+    only = {k: v for k, v in only.items() if v is not None}
+    for block, methods in zip(blocks, _methods(blocks, only.pop('methods', None))):
+        b = {**block, **only, 'methods': methods}
+        b |= {k: _listed(b[k]) for k in ('tasks', 'shots', 'seeds')}
         b['tasks'] = [o for t in b['tasks'] for o in spec['tasks'].get(t, [t])]
-        b['methods'] = [o for m in b['methods'] for o in (code_switches() if m == 'code switches' else [m])]
         if quick:
             b |= dict(tasks=b['tasks'][:2], shots=sorted({b['shots'][0], b['shots'][-1]}), seeds=b['seeds'][:1])
             b |= dict(budget=287, points=min(b['points'], 2))
