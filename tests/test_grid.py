@@ -3,7 +3,7 @@ import json, os, signal, subprocess, sys, time
 import pytest
 from craft_nb.ablations import PAPER, cells, read_lines
 from craft_nb.cli import main
-from craft_nb.experiments import CLASSES, run_grid
+from craft_nb.experiments import kind_of, run_grid
 
 SMALL = dict(tasks=['digits'], shots=[1], seeds=[1, 2], budget=82, precision='fp32', points=0)
 what = lambda lines: [(r['id'], r['method'], r['accuracy'], r['per_class'], r['ledger']['queries']) for r in lines]
@@ -73,6 +73,6 @@ def test_smoke():
     "Every cell of every table can be made: its class takes its settings"
     for name in PAPER['tables']:
         for c in cells(PAPER, name, quick=True):
-            kw = dict(c['settings']); kind = CLASSES[kw.pop('is')]
+            kw = dict(c['settings']); kind = kind_of(kw.pop('is'))
             kw.pop('templates', None)
             assert kind(None, seed=1, **dict(budget=8) | kw).get_params()
