@@ -1,6 +1,6 @@
 """What `craft-nb fit --advise` says of the eleven tasks: one query on the training pictures of each draw, by shots.
 
-The rule of `09_local` was set on the runs of 16 shots. Those of 1, 2, 4 and 8 shots are its test."""
+`09_local` holds what it says against the finished runs of 1 to 16 shots."""
 import json
 from dataclasses import asdict
 from itertools import product
