@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PRECISIONS', 'BUILT_IN', 'check_tower', 'pack', 'TextTower', 'attend', 'check_weights', 'load_clip', 'narrow',
            'CLIPBlackBox', 'clock', 'matmul_rate', 'operations', 'sentences', 'tower_stages', 'tower_growth',
-           'WhiteBox', 'Kept', 'with_vit', 'load_vit']
+           'WhiteBox', 'open_wall', 'Kept', 'with_vit', 'load_vit']
 
 # %% ../nbs/02_clip.ipynb #02-003
 import json, time
@@ -460,6 +460,14 @@ class WhiteBox:
         with self.box._clock(): w = self.box._tower.encode(prompts.to(self.box.device))
         self.box.ledger.queries += len(prompts); self.box.ledger.texts += len(prompts)*len(self.box.classnames)
         return self.box._clip.logit_scale.exp()*F.normalize(w, dim=-1)
+
+# %% ../nbs/02_clip.ipynb #02-145b
+def open_wall(box,          # any box
+              method: str   # who asks
+             ) -> WhiteBox: # `features` and `classifiers`
+    "The box without its wall, if it is one of ours."
+    if isinstance(box, CLIPBlackBox): return WhiteBox(box)
+    raise ValueError(f'{method} must see more than predictions, and a {type(box).__name__} gives no more: use a CLIPBlackBox, or CraFT')
 
 # %% ../nbs/02_clip.ipynb #02-150
 class Kept:

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['STEPS', 'RELEASE', 'PRESETS', 'ROWS', 'COUNTS', 'FIELDS', 'SearchSwitches', 'Switches', 'budget_by_shots', 'augment',
-           'BoxClassifier', 'CraFT', 'check_switches', 'bill', 'allowed_queries', 'Run', 'best_temperature', 'folds',
-           'logit_spread', 'check_box', 'short', 'NamedBox', 'hold_out', 'write_whole', 'Damaged', 'write_tensors',
-           'read_tensors', 'Journal', 'content', 'check_info', 'Checkpoint', 'check_tensors', 'locked', 'KeptRun']
+           'BoxClassifier', 'uploaded', 'CraFT', 'check_switches', 'bill', 'allowed_queries', 'Run', 'best_temperature',
+           'folds', 'logit_spread', 'check_box', 'short', 'NamedBox', 'hold_out', 'write_whole', 'Damaged',
+           'write_tensors', 'read_tensors', 'Journal', 'content', 'check_info', 'Checkpoint', 'check_tensors', 'locked',
+           'KeptRun']
 
 # %% ../nbs/07_collab.ipynb #07-003
 import json
@@ -148,6 +149,18 @@ def predict(self: BoxClassifier, pictures # N pictures, or an `ImageSet` of them
            ) -> np.ndarray:               # (N,) class indices
     "The most probable class of each picture; costs one query."
     return self.decision_function(pictures).argmax(-1).cpu().numpy()
+
+# %% ../nbs/07_collab.ipynb #07-076b
+@contextmanager
+def uploaded(box: BlackBox,    # where the pictures go
+             pictures,         # pictures, or an `ImageSet` of them, which is left where it is
+             queries: int=1):  # that will be asked; if fewer are left, nothing is sent
+    "Pictures in the box, for the length of a `with`."
+    box.ledger.check(queries)
+    images = pictures if isinstance(pictures, ImageSet) else box.upload(as_pictures(pictures))
+    try: yield images
+    finally:
+        if images is not pictures: box.forget(images)
 
 # %% ../nbs/07_collab.ipynb #07-078
 class CraFT(BoxClassifier):

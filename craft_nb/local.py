@@ -25,7 +25,7 @@ from torchvision.transforms import v2
 from tqdm.auto import tqdm
 
 # %% ../nbs/09_local.ipynb #09L-004
-from .baselines import uploaded
+from .collab import uploaded
 from .blackbox import BlackBox
 from .collab import BoxClassifier
 from .data import as_labels, as_pictures, open_picture

@@ -25,7 +25,7 @@ from .prompts import PromptSpace
 from .refiner import Refiner, linear
 from .losses import refiner_loss
 from .collab import BoxClassifier, CraFT, check_box, folds
-from .baselines import uploaded
+from .collab import uploaded
 from .data import as_labels
 
 # %% ../nbs/14_probes.ipynb #14-034

@@ -24,7 +24,7 @@ from .clip import CLIPBlackBox
 from .refiner import Refiner
 from .losses import refiner_loss
 from .collab import BoxClassifier, CraFT, check_box
-from .baselines import uploaded
+from .collab import uploaded
 
 # %% ../nbs/14_texts.ipynb #14-011
 def check_templates(templates # a template, or several

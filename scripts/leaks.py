@@ -8,7 +8,7 @@ from math import ceil
 from pathlib import Path
 from fastcore.script import call_parse
 from craft_nb.ablations import measures, read_lines
-from craft_nb.baselines import open_wall
+from craft_nb.clip import open_wall
 from craft_nb.blackbox import digest
 from craft_nb.clip import IMAGENET_CLASSNAMES, CLIPBlackBox
 from craft_nb.collab import CraFT
