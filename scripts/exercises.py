@@ -4,7 +4,7 @@ from pathlib import Path
 from fastcore.script import call_parse
 
 root = Path(__file__).resolve().parent.parent
-mark = re.compile(r'^#\|\s*exercise\b.*\n', flags=re.M)
+mark = re.compile(r'^#\|\s*exercise\b(.*)\n', flags=re.M)
 
 def functions(src): # functions and methods of a cell
     "(name, its node) of each function in a cell"
@@ -14,11 +14,20 @@ def functions(src): # functions and methods of a cell
             yield (f'{owner.id}.{n.name}' if isinstance(owner, ast.Name) else n.name), n
         if isinstance(n, ast.ClassDef): yield from ((f'{n.name}.{m.name}', m) for m in n.body if isinstance(m, ast.FunctionDef))
 
+def chosen(src): # a marked cell
+    "The functions that a student writes: those named after the mark (`f`, or `Class.f`), or all of the cell"
+    named = mark.search(src)[1].split()
+    found = dict(functions(src))
+    if unknown := [n for n in named if n not in found]: raise ValueError(f'exercise names {unknown}: the cell has {[*found]}')
+    return [(n, f) for n, f in found.items() if not named or n in named]
+
 def blank(src): # a marked cell
-    "The cell with the body of each function, below its docstring, replaced by an error that names it"
+    "The cell with the body of each chosen function, below its docstring, replaced by an error that names it"
+    names = [n for n, _ in chosen(src)]
     src = mark.sub('', src)
     lines = src.splitlines()
     for name, f in reversed([*functions(src)]):
+        if name not in names: continue
         body = f.body[1:] if ast.get_docstring(f) is not None else f.body
         todo = f"raise NotImplementedError('exercise: {name}')"
         if not body: continue
@@ -32,7 +41,7 @@ def blank(src): # a marked cell
 def marked(nb): # a notebook, as JSON
     "{place of a marked cell: names of what is to be written there}"
     src = {i: ''.join(c['source']) for i, c in enumerate(nb['cells']) if c['cell_type'] == 'code'}
-    return {i: [n for n, _ in functions(s)] for i, s in src.items() if mark.search(s)}
+    return {i: [n for n, _ in chosen(s)] for i, s in src.items() if mark.search(s)}
 
 def student(nb): # a notebook, as JSON
     "The student's copy: marked bodies gone, outputs too, and a note of what is to be written"

@@ -14,6 +14,14 @@ def test_blank():
     assert exercises.blank(src).splitlines() == ['#| export', 'def f(x:int # a number', '     )->int: # more', '    "Say"',
         "    raise NotImplementedError('exercise: f')", '', '@patch', "def g(self:C): raise NotImplementedError('exercise: C.g')"]
 
+def test_named():
+    "Names after the mark choose what is blanked; a name that the cell does not have is an error"
+    src = '#| exercise C.g\nclass C:\n    def f(self): return 1\n    def g(self):\n        "Say"\n        return 2\n'
+    assert exercises.blank(src).splitlines() == ['class C:', '    def f(self): return 1', '    def g(self):', '        "Say"',
+                                                 "        raise NotImplementedError('exercise: C.g')"]
+    assert exercises.marked({'cells': [dict(cell_type='code', source=src)]}) == {0: ['C.g']}
+    with pytest.raises(ValueError, match='C.h'): exercises.blank(src.replace('C.g', 'C.h'))
+
 def test_copy(tmp_path):
     "What `make exercises` writes: no body of a marked function, no output, everything else"
     rc, out = run([sys.executable, 'scripts/exercises.py', '--out', tmp_path/'ex'])
