@@ -20,7 +20,9 @@ from .data import ASSETS, Table, as_labels
 from .blackbox import digest
 from .refiner import Refiner
 from .losses import cross_entropy
-from .collab import PRESETS, BoxClassifier, CraFT
+from .classifier import BoxClassifier
+from .config import PRESETS
+from .craft import CraFT
 
 # %% ../nbs/08_ablations.ipynb #08-013
 def ece(conf: Tensor,   # confidence of each prediction (N,), 0 to 1

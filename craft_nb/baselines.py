@@ -16,7 +16,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from .blackbox import BlackBox, ImageSet
 from .clip import WhiteBox, CLIPBlackBox, open_wall
-from .collab import BoxClassifier, CraFT, uploaded
+from .classifier import BoxClassifier, uploaded
+from .craft import CraFT
 from .data import Table, as_labels, as_pictures
 
 # %% ../nbs/09_baselines.ipynb #09-018
@@ -64,9 +65,10 @@ class BBT(CraFT):
                  **kwargs):               # `preset`, and any of CraFT's `Switches`
         super().__init__(box, seed=seed, progress=progress, budget=budget, **dict(dict(learn_refiner=False), **kwargs))
 
-    def _resolve(self, y):
-        if self.switches['learn_refiner']: raise ValueError('BBT has no refiner: use CraFT')
-        return super()._resolve(y)
+    def resolve(self, y: torch.Tensor): # (N,) labels
+        "Return the settings of a run; raise ValueError if it is to have a refiner."
+        if self.settings['learn_refiner']: raise ValueError('BBT has no refiner: use CraFT')
+        return super().resolve(y)
 
 # %% ../nbs/09_baselines.ipynb #09-055
 def epochs_by_shots(shots: int) -> int: # pictures of the rarest class -> epochs

@@ -32,11 +32,12 @@ def run_method(box,             # a `BlackBox` for the task's classes
                **switches       # of `CraFT`
               ) -> tuple:       # (row of a report, fitted classifier)
     "Fit one method and mark its predictions; they cost one query."
-    from craft_nb.collab import CraFT
+    from craft_nb.checkpoint import Checkpoint
+    from craft_nb.craft import CraFT
     start, queries = time.perf_counter(), box.ledger.queries
     clf = CraFT(box, seed=task.seed, progress=progress, **switches | (METHODS[method] or {}))
     if METHODS[method] is None: clf.zero_shot()
-    else: clf.fit(*task.train, callback=watch(box, test, task.test[1]), checkpoint=checkpoint)
+    else: clf.fit(*task.train, callback=watch(box, test, task.test[1]), checkpoint=checkpoint and Checkpoint(checkpoint))
     queries = box.ledger.queries - queries
     marks = mark(clf.decision_function(test), clf.temperature_, task.test[1])
     history = [{k: round(v, 4) for k, v in h.items()} for h in clf.history_]
@@ -55,7 +56,7 @@ def watch(box,               # that is tuned
     if not isinstance(box, CLIPBlackBox): return None
     twin = box.twin()
     def note(clf):
-        every = max(1, clf._run.generations//times)
+        every = max(1, clf.run_.account.generations//times)
         if (len(clf.history_) - 1) % every: return
         with judged(clf, twin): Y = clf.decision_function(test)
         clf.history_[-1]['test_accuracy'] = measures(Y.cpu(), y)['accuracy']
@@ -139,11 +140,11 @@ def add(self: Report, row: dict): # as `run_method` returns it
 @patch
 def save(self: Report):
     "Write the report as it stands."
-    from craft_nb.collab import write_whole
+    from craft_nb.files import atomic_write
     text = json.dumps({**self.settings, 'names': self.names, 'tasks': summary(self.runs), 'runs': None}, indent=1)
     lines = ',\n'.join(map(json.dumps, self.runs))                   # a line a run
     text = text.replace('"runs": null', f'"runs": [\n{lines}\n]')
-    write_whole(self.out/'report.json', text.encode())
+    atomic_write(self.out/'report.json', text.encode())
 
 # %% ../nbs/16_cli.ipynb #16-027
 def open_box(model: tuple,         # name or address, and pretrained
@@ -215,7 +216,7 @@ def compare(names: list,         # built-in tasks, folders or CSVs
             **settings           # of `CraFT`: preset and switches
            ) -> Report:
     "Run the methods on the tasks; skips what the report in `out` already holds."
-    from craft_nb.collab import locked
+    from craft_nb.files import locked
     check_place(out, names)
     with locked(out):
         if fresh: forget(out)
@@ -259,9 +260,11 @@ def given_switches(settings: dict # of `CraFT`: preset and switches
                   ) -> dict:      # JSON
     "The preset, and the switches that differ from it: the same for an option left out and for its default spelt out."
     from dataclasses import asdict
-    from craft_nb.collab import PRESETS, CraFT
+    from craft_nb.config import PRESETS, preset_config
+    from craft_nb.craft import CraFT
     if bad := [k for k in settings if k in ('box', 'seed', 'progress')]: raise ValueError(f'{bad[0]} is no switch: it is an option of the command')
-    s, preset = CraFT(None, **settings)._given(), settings.get('preset', 'paper')
+    clf = CraFT(None, **settings)
+    s, preset = preset_config(clf.preset, clf.settings), clf.preset
     default = asdict(PRESETS[preset])
     return dict(preset=preset) | {k: v for k, v in asdict(s).items() if v != default[k]}
 
@@ -290,7 +293,7 @@ def next_box(boxes: dict,      # that are open, by task
             ):                 # a `BlackBox`
     "Open a box for other class names; a model of this machine is loaded once."
     first = next(iter(boxes.values()), None)
-    if hasattr(first, 'for_classes'): return first.for_classes(classnames)
+    if hasattr(first, 'with_classes'): return first.with_classes(classnames)
     return open_box(model, classnames, *how)
 
 def check_runs(report: Report,  # with the runs that are there
@@ -299,22 +302,24 @@ def check_runs(report: Report,  # with the runs that are there
                methods: list,   # of `METHODS`
                settings: dict): # of `CraFT`
     "Raise what a fit of the missing runs would raise before it asks anything."
-    from craft_nb.collab import Checkpoint, CraFT, allowed_queries
+    from craft_nb.checkpoint import Checkpoint
+    from craft_nb.config import allowed_queries
+    from craft_nb.craft import CraFT
     for m in methods:
         if METHODS[m] is None or report.find(task.key, m, task.seed): continue
         clf = CraFT(box, seed=task.seed, **settings | METHODS[m])
-        y, clf.switches_ = clf.check(*task.train)
-        if hasattr(box, 'check'): box.check(box.embed(clf.switches_.init)[None])     # is there room for the prompt?
+        y, clf.config_ = clf.check(*task.train)
+        if hasattr(box, 'check'): box.check(box.embed(clf.config_.init)[None])     # is there room for the prompt?
         kept = report.out/'checkpoints'/f'{task.name}-{m}-seed{task.seed}'
-        if not kept.exists(): allowed_queries(clf.switches_, box)
-        else: Checkpoint(kept, clf._task(task.train[0], y)).read()                   # is it this run?
+        if not kept.exists(): allowed_queries(clf.config_, box)
+        else: Checkpoint(kept).check(clf, task.train[0], y)                          # is it this run?
 
 def remember(report: Report,   # to save
              command: dict):   # arguments of `fit`, or None
     "Save the report, and what is needed to go on with it."
-    from craft_nb.collab import write_whole
+    from craft_nb.files import atomic_write
     report.save()
-    if command: write_whole(report.out/'command.json', json.dumps(command, indent=1).encode())
+    if command: atomic_write(report.out/'command.json', json.dumps(command, indent=1).encode())
 
 def finish(report: Report     # with all its rows
           ) -> Report:        # the same
@@ -505,7 +510,7 @@ def predict(model: str,        # a folder that craft-nb fit --out wrote
             yes: store_true=False, # do not ask whether the service that the classifier names may be used
             insecure: store_true=False): # allow plain http beyond this machine
     "Label new pictures with a fitted classifier: path, label, probability."
-    from craft_nb.collab import CraFT
+    from craft_nb.craft import CraFT
     from craft_nb.data import Pictures, Row, verify, visible
     where = find_classifier(model)
     info = read_classifier(where)

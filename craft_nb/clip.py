@@ -336,11 +336,11 @@ def _logits(self: CLIPBlackBox, prompts, features):
 
 # %% ../nbs/02_clip.ipynb #02-115
 @patch
-def asking(self: CLIPBlackBox, texts: list, # M texts, in the place of the class names
+def with_texts(self: CLIPBlackBox, texts: list, # M texts, in the place of the class names
            ending: str|None=None            # what follows a text; None: the same
           ) -> CLIPBlackBox:                # with the image sets, the ledger and the access record of this one
     "The same box, asked for other texts."
-    box = BlackBox.asking(self, texts)
+    box = BlackBox.with_texts(self, texts)
     if ending is not None: box._ending = ending
     box._take_names()
     box._tower = self._tower.with_tokens(box._tokens)
@@ -348,20 +348,20 @@ def asking(self: CLIPBlackBox, texts: list, # M texts, in the place of the class
 
 # %% ../nbs/02_clip.ipynb #02-116
 @patch
-def for_classes(self: CLIPBlackBox, classnames: list, # K class names
+def with_classes(self: CLIPBlackBox, classnames: list, # K class names
                 budget: int|None=None,                # of the new box
                 ending: str|None=None                 # what follows the class name; None: the same
                ) -> CLIPBlackBox:                     # its own ledger and image sets
     "A box with other class names, on the same model."
     box = copy(self)
     BlackBox.__init__(box, classnames, budget)
-    return box.asking(classnames, ending)
+    return box.with_texts(classnames, ending)
 
 # %% ../nbs/02_clip.ipynb #02-117b
 @patch
 def twin(self: CLIPBlackBox) -> CLIPBlackBox: # with the same image sets
     "The same box with a ledger of its own."
-    box = self.for_classes(self.classnames)
+    box = self.with_classes(self.classnames)
     box._store = self._store
     return box
 

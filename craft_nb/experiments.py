@@ -28,7 +28,8 @@ from .blackbox import digest
 # %% ../nbs/11_experiments.ipynb #11-004
 from .clip import BUILT_IN, CLIPBlackBox, load_clip
 from .refiner import Refiner
-from .collab import BoxClassifier, CraFT
+from .classifier import BoxClassifier
+from .craft import CraFT
 from .ablations import PAPER, Apart, cells, lines_of, measures, paper_table, per_seed, read_lines
 from .baselines import BBT, LFA, TEMPLATES, CoOp, ZeroShot
 from .features import CLIPAdapter, LinearProbe, TipAdapter
@@ -63,7 +64,7 @@ def make_method(cell: dict,         # from `cells`
     elif kind in SENTENCES:
         head, ending = task.template.split('{}')
         kw |= dict(templates=(head.strip(),)) if kind is ZeroShot else dict(init=head.strip())
-    return kind(base.for_classes(task.classnames, ending=ending), seed=cell['seed'], **dict(budget=cell['budget']) | kw)
+    return kind(base.with_classes(task.classnames, ending=ending), seed=cell['seed'], **dict(budget=cell['budget']) | kw)
 
 # %% ../nbs/11_experiments.ipynb #11-020
 @lru_cache(2)
@@ -83,7 +84,7 @@ def judge(base: CLIPBlackBox,  # the model
     key = id(base), keep, ending, digest(pickle.dumps([task.classnames, task.test[0].sources]))
     if key not in JUDGES:
         if len(JUDGES) > 8: JUDGES.pop(next(iter(JUDGES)))
-        box = base.for_classes(task.classnames, ending=ending)
+        box = base.with_classes(task.classnames, ending=ending)
         JUDGES[key] = box, box.upload(task.test[0], keep=keep)
     return JUDGES[key]
 

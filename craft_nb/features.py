@@ -14,10 +14,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from torch import Tensor
 from .clip import open_wall
-from .collab import uploaded
+from .classifier import uploaded
 from .data import as_labels
 from .clip import CLIPBlackBox
-from .collab import BoxClassifier
+from .classifier import BoxClassifier
 from .refiner import linear
 
 # %% ../nbs/09_features.ipynb #09-011

@@ -70,7 +70,7 @@ def stolen(box: CLIPBlackBox, # that is behind the policy
     "What a thief collects under a policy."
     guarded, size = Guarded(box, policy), min(size or len(texts), policy.texts or len(texts))
     texts = texts[:policy.distinct//len(prompts)] if policy.distinct else texts
-    return torch.cat([guarded.asking(texts[i:i+size]).query(prompts, images).mean(0) for i in range(0, len(texts), size)], -1)
+    return torch.cat([guarded.with_texts(texts[i:i+size]).query(prompts, images).mean(0) for i in range(0, len(texts), size)], -1)
 
 # %% ../nbs/14_leaks.ipynb #14-075
 DEFENCES = {'none': {}, '50 texts a query': dict(texts=50), '100 texts in all': dict(distinct=100), '20 texts in all': dict(distinct=20), 'top 5': dict(top_k=5), 'top 1': dict(top_k=1),

@@ -25,9 +25,9 @@ from torchvision.transforms import v2
 from tqdm.auto import tqdm
 
 # %% ../nbs/09_local.ipynb #09L-004
-from .collab import uploaded
+from .classifier import uploaded
 from .blackbox import BlackBox
-from .collab import BoxClassifier
+from .classifier import BoxClassifier
 from .data import as_labels, as_pictures, open_picture
 
 # %% ../nbs/09_local.ipynb #09L-009

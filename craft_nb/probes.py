@@ -24,8 +24,9 @@ from .clip import IMAGENET_CLASSNAMES
 from .prompts import PromptSpace
 from .refiner import Refiner, linear
 from .losses import refiner_loss
-from .collab import BoxClassifier, CraFT, check_box, folds
-from .collab import uploaded
+from .classifier import BoxClassifier, check_box, folds
+from .craft import CraFT
+from .classifier import uploaded
 from .data import as_labels
 
 # %% ../nbs/14_probes.ipynb #14-034
@@ -58,7 +59,7 @@ def ask(self: ProbeSet, box: BlackBox, # where the queries go
        ) -> Tensor:                    # (N, M): the texts, then K numbers of each prompt
     "Ask all of it: one query for the texts, one for each prompt."
     box.ledger.check(self.cost(len(box.classnames))['queries'])
-    X = [box.asking(self.texts).query(self.prompt[None], images)[0]] if self.texts else []
+    X = [box.with_texts(self.texts).query(self.prompt[None], images)[0]] if self.texts else []
     if len(self.prompts): X.append(box.query(self.prompts, images).transpose(0, 1).flatten(1))
     return torch.cat(X, 1) if X else torch.empty(len(images), 0)
 
@@ -466,20 +467,20 @@ def best(self: Noting, fitness: Tensor, # (P,) of the last candidates: less is b
 
 # %% ../nbs/14_probes.ipynb #14-155
 @patch
-def _own(self: CraFTProbes): return Probes(self.box, self.seed, probes=self.probes, M=self.M, choose=self.choose, head=self.head, init=self.switches_.init)
+def _own(self: CraFTProbes): return Probes(self.box, self.seed, probes=self.probes, M=self.M, choose=self.choose, head=self.head, init=self.config_.init)
 
 @patch
-def _calibrate(self: CraFTProbes): self.temperature_ = 1. # the head's penalty was chosen by log loss on held-out shots
+def calibrate(self: CraFTProbes, run) -> float: return 1. # the head's penalty was chosen by log loss on held-out shots
 
 @patch
-def _start(self: CraFTProbes, pictures, y):
-    if self.candidates: self._box = Noting(self._box)
-    CraFT._start(self, pictures, y)
+def start(self: CraFTProbes, account, pictures, y):
+    if self.candidates: account.box = Noting(account.box)
+    return CraFT.start(self, account, pictures, y)
 
 # %% ../nbs/14_probes.ipynb #14-156
 @patch
-def _resolve(self: CraFTProbes, y):
-    s = self.switches_ = CraFT._resolve(self, y)
+def resolve(self: CraFTProbes, y):
+    s = self.config_ = CraFT.resolve(self, y)
     if not 0 <= self.weight <= 1: raise ValueError(f'weight={self.weight}: expected 0 to 1')
     if not 0 <= self.candidates <= s.popsize: raise ValueError(f'candidates={self.candidates}: expected 0 to {s.popsize}, the size of a generation')
     if not (len(self.probes) or self.candidates): raise ValueError('no probes and no candidates: nothing to ask')
@@ -496,7 +497,7 @@ def fit(self: CraFTProbes, pictures, # N pictures, as the box takes them
     if checkpoint is not None and self.candidates: raise ValueError('candidates are not kept in a checkpoint: leave `checkpoint` out, or set candidates=0')
     self.probes_ = self.head_ = None
     CraFT.fit(self, pictures, labels, callback, checkpoint)
-    paid = self._box.best(self._told[-1], self.candidates) if self.candidates else None
+    paid = self.run_.box.best(self.run_.told[-1], self.candidates) if self.candidates else None
     self.probes_ = self._own().fit(pictures, labels, known=paid)
     self.head_ = self.probes_.head_
     own = self.probes_.history_[0]
@@ -569,8 +570,8 @@ def save(self: CraFTJoint, folder): raise ValueError('CraFTJoint is not saved: u
 def _own(self: CraFTJoint): return Probes(self.box, self.seed, probes=self.probes, M=self.M, choose=self.choose)
 
 @patch
-def _resolve(self: CraFTJoint, y):
-    s = CraFT._resolve(self, y)
+def resolve(self: CraFTJoint, y):
+    s = CraFT.resolve(self, y)
     if s.views or not s.learn_refiner: raise ValueError('CraFTJoint needs the refiner, and the pictures as they are: leave views and learn_refiner out')
     return replace(s, budget=s.budget - self._own().need())
 
@@ -580,28 +581,29 @@ def fit(self: CraFTJoint, pictures, labels, callback=None, checkpoint=None):
     "Ask the probes, then Algorithm 1."
     if checkpoint is not None: raise ValueError('CraFTJoint keeps no checkpoints: leave `checkpoint` out, or use CraFTProbes')
     y, own = as_labels(labels, len(pictures), len(self.box.classnames)), self._own()
-    with uploaded(self.box, pictures, own.need()) as images: self._asked = own._ask(self.box.embed(self._resolve(y).init), images, y)
+    with uploaded(self.box, pictures, own.need()) as images: self._asked = own._ask(self.box.embed(self.resolve(y).init), images, y)
     CraFT.fit(self, pictures, labels, callback)
     self.refiner_ = None        # the head does its work
     return self
 
 # %% ../nbs/14_probes.ipynb #14-174
 @patch
-def _start(self: CraFTJoint, pictures, y):
-    CraFT._start(self, pictures, y)
-    s, (self.probes_, Y, self._X) = self.switches_, self._asked
+def start(self: CraFTJoint, account, pictures, y):
+    run = CraFT.start(self, account, pictures, y)
+    s, (self.probes_, Y, self._X) = self.config_, self._asked
     self.head_ = new_head(Y.cpu(), self._X.cpu(), 'mlp', self.seed).to(Y.device)
     for p in self.head_.out.parameters(): p.requires_grad_()
-    self._opt, self.refiner_ = self.head_.out.optimizer(s.optimizer, s.lr), lambda Y: torch.stack([self.head_(o, self._X) for o in Y])
+    run.opt, run.refiner = self.head_.out.optimizer(s.optimizer, s.lr), lambda Y: torch.stack([self.head_(o, self._X) for o in Y])
+    return run
 
 @patch
-def _calibrate(self: CraFTJoint): self.temperature_ = 1.
+def calibrate(self: CraFTJoint, run) -> float: return 1.
 
 @patch
-def _refine(self: CraFTJoint, lam=None):
-    s, K = self.switches_, len(self.classes_)
-    Y = self._box.query(self.prompt_[None], self._images)[0]
-    return self.head_.out.epoch(self._opt, self.head_.inputs(Y, self._X), self._y, lambda O, I, y: refiner_loss(O, I[:, :K], y, s.lam_o if lam is None else lam, s.reverse_kl), s.batch_size, self._gen)
+def refine(self: CraFTJoint, run, lam):
+    s, K = self.config_, len(self.classes_)
+    Y = run.box.query(run.prompt[None], run.images)[0]
+    return self.head_.out.epoch(run.opt, self.head_.inputs(Y, self._X), run.labels, lambda O, I, y: refiner_loss(O, I[:, :K], y, lam, s.reverse_kl), s.batch_size, run.gen)
 
 # %% ../nbs/14_probes.ipynb #14-175
 @patch

@@ -166,6 +166,7 @@ def model_id(fingerprint: dict # of a box
 class RemoteBlackBox(BlackBox):
     "A box on another machine, over HTTP."
     model = None     # what the service says of its model, once it was asked
+    takes_names = True
 
     def __init__(self, url: str,         # e.g. 'http://127.0.0.1:8000'
                  key: str|None=None,     # the account's key; default: that of the host in the variable CRAFT_NB_KEY, as KEY@HOST
@@ -266,10 +267,9 @@ def as_logits(scores: Tensor,              # (..., K), NaN where the owner gave 
 
 # %% ../nbs/12_remote.ipynb #12-074
 @patch
-def _name(self: RemoteBlackBox): # a header
-    "The name of the next request, used once."
-    name, self.key = self.key or uuid.uuid4().hex, None
-    return {'Idempotency-Key': name}
+def _name(self: RemoteBlackBox, name): # a header
+    "The name of a request."
+    return {'Idempotency-Key': name or uuid.uuid4().hex}
 
 # %% ../nbs/12_remote.ipynb #12-075
 def _pieces(r): return [unpack(f)[0] for f in frames(r.iter_raw())]
@@ -281,11 +281,11 @@ def _embed(self: RemoteBlackBox, text):
 
 # %% ../nbs/12_remote.ipynb #12-078
 @patch
-def _logits(self: RemoteBlackBox, prompts, images):
+def _logits(self: RemoteBlackBox, prompts, images, name=None):
     (id, n), low = images, self.transport == 'fp16'
     names = list(dict.fromkeys(self.classnames))
     body = pack({'prompts': prompts.half() if low else prompts.float()}, images=id, classnames=names, dtype=self.transport)
-    rows = torch.cat([p['logits'] for p in self._ask('POST', '/v1/query', _pieces, content=body, headers=self._name())])
+    rows = torch.cat([p['logits'] for p in self._ask('POST', '/v1/query', _pieces, content=body, headers=self._name(name))])
     rows = rows.float().view(len(prompts), n, len(names))
     if len(names) < len(self.classnames): rows = rows[..., [names.index(c) for c in self.classnames]]
     return as_logits(rows, self.policy.get('probabilities', False)) if self.policy else rows
@@ -318,8 +318,8 @@ def parts(pictures,   # a sequence
 
 # %% ../nbs/12_remote.ipynb #12-089
 @patch
-def _encode(self: RemoteBlackBox, pictures, normalize=True):
-    head, size, m, pictures = self._name(), 0, self.model, as_pictures(pictures)
+def _encode(self: RemoteBlackBox, pictures, normalize=True, name=None):
+    head, size, m, pictures = self._name(name), 0, self.model, as_pictures(pictures)
     with tqdm(total=len(pictures), unit='picture', disable=not self.progress) as bar:
         for i, part in enumerate(parts(pictures, m['max_body']//2, m['max_pictures'], m['batch_size'])):
             body = pack({str(j): t for j, t in enumerate(part)}, normalize=normalize)

@@ -386,7 +386,7 @@ def _work(self: Batcher):
 def named(self: Batcher, classnames) -> CLIPBlackBox: # a list of K names
     "The box for these class names; ValueError where they cannot be used."
     names = tuple(classnames)
-    box = self.boxes.get(names) or self.box.for_classes(names)
+    box = self.boxes.get(names) or self.box.with_classes(names)
     with self.go:
         self.boxes[names] = box; self.boxes.move_to_end(names)
         while len(self.boxes) > self.most: self.boxes.popitem(last=False)

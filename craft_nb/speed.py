@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from . import __version__, collab
 from .clip import BUILT_IN, IMAGENET_CLASSNAMES, PRECISIONS, CLIPBlackBox, clock, matmul_rate, naive_features, operations, sentences, tower_growth, tower_stages
 from .cmaes import CMAES
-from .collab import CraFT
+from .craft import CraFT
 from .prompts import PromptSpace
 from .refiner import Refiner
 

@@ -23,8 +23,9 @@ from .blackbox import BlackBox, ImageSet
 from .clip import CLIPBlackBox
 from .refiner import Refiner
 from .losses import refiner_loss
-from .collab import BoxClassifier, CraFT, check_box
-from .collab import uploaded
+from .classifier import BoxClassifier, check_box
+from .craft import CraFT
+from .classifier import uploaded
 
 # %% ../nbs/14_texts.ipynb #14-011
 def check_templates(templates # a template, or several
@@ -77,10 +78,10 @@ class TextOnly(TextBlackBox):
     def __init__(self, box: CLIPBlackBox): # whose model answers
         if not isinstance(box, CLIPBlackBox): raise TypeError(f'TextOnly takes a CLIPBlackBox, not a {type(box).__name__}: put another model behind a CallableBlackBox')
         self.box = box
-        for k in ('classnames', 'ledger', 'access', 'spec', '_store', '_runs'): setattr(self, k, getattr(box, k))
+        for k in ('classnames', 'ledger', 'access', 'spec', '_store', '_paid'): setattr(self, k, getattr(box, k))
 
     def _encode(self, pictures, **kw): return self.box._encode(pictures, **kw)
-    def _scores(self, texts, kept): return self.box.asking(texts, ending='')._logits(self.box._embed('')[None], kept)[0]
+    def _scores(self, texts, kept): return self.box.with_texts(texts, ending='')._logits(self.box._embed('')[None], kept)[0]
     def fingerprint(self) -> dict: return self.box.fingerprint() # of the model
 
 # %% ../nbs/14_texts.ipynb #14-033

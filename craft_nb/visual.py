@@ -21,7 +21,9 @@ from .blackbox import BlackBox, BudgetExceeded, ImageSet
 from .prompts import check_z
 from .cmaes import CMAES
 from .losses import cross_entropy
-from .collab import STEPS, BoxClassifier, CraFT
+from .classifier import BoxClassifier
+from .config import STEPS
+from .craft import CraFT, RunState
 
 # %% ../nbs/10_visual_prompts.ipynb #10-017
 class VisualSpace:
@@ -151,16 +153,20 @@ def zero_shot(self: CraFTvp):
 
 # %% ../nbs/10_visual_prompts.ipynb #10-057
 @patch
-def _start(self: CraFTvp, pictures, y):
-    "As CraFT's, with the visual coordinates behind those of the text, on a box that keeps the pictures."
-    if not self.visual_dim: return CraFT._start(self, pictures, y)
-    self._box = Sighted(self._box)
-    CraFT._start(self, pictures, y)
-    s, (n, *rest) = self.switches_, self.box.offers[self.kind_]     # n: 3 colours, or None: any number of tokens
+def start(self: CraFTvp, account, # of the run
+          pictures,               # N of them
+          y                       # (N,) labels
+         ) -> RunState:
+    "Start as CraFT does, with the visual coordinates behind those of the text, on a box that keeps the pictures."
+    if not self.visual_dim: return CraFT.start(self, account, pictures, y)
+    account.box = self._box = Sighted(account.box)
+    run = CraFT.start(self, account, pictures, y)
+    s, (n, *rest) = self.config_, self.box.offers[self.kind_]     # n: 3 colours, or None: any number of tokens
     space = VisualSpace((n or self.tokens, *rest), self.visual_dim, self.visual_std, self.seed, self.grid)
-    self._space = TwoSpaces(self._space, space, self._box)
-    self._es = CMAES(self._space.dim, s.sigma, s.popsize, self.seed, s.bounds, AdaptSigma=STEPS[s.step_size])
-    self.prompt_ = self._space(torch.zeros(self._space.dim))
+    run.space = TwoSpaces(run.space, space, self._box)
+    run.es = CMAES(run.space.dim, s.sigma, s.popsize, self.seed, s.bounds, AdaptSigma=STEPS[s.step_size])
+    run.prompt = run.space(torch.zeros(run.space.dim))
+    return run
 
 # %% ../nbs/10_visual_prompts.ipynb #10-058
 @patch
@@ -171,7 +177,7 @@ def fit(self: CraFTvp, pictures, # N pictures, as the box takes them
     "Algorithm 1 over both prompts, within the budget."
     name = type(self).__name__
     if checkpoint is not None: raise ValueError(f'{name} keeps no checkpoints: leave `checkpoint` out, or use CraFT')
-    if self.switches.get('fallback'): raise ValueError(f'{name} has no fallback: leave it out, or use CraFT')
+    if self.settings.get('fallback'): raise ValueError(f'{name} has no fallback: leave it out, or use CraFT')
     self.kind_ = pick_kind(self.box, self.kind) if self.visual_dim else None
     return CraFT.fit(self, pictures, labels, callback)
 

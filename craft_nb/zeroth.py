@@ -17,7 +17,7 @@ from .prompts import PromptSpace
 from .cmaes import CMAES
 from .refiner import linear
 from .losses import cross_entropy
-from .collab import BoxClassifier
+from .classifier import BoxClassifier
 
 # %% ../nbs/09_zeroth.ipynb #09-018
 def directions(n: int,                 # directions

@@ -19,7 +19,7 @@ def main(tasks: str=','.join(ELEVEN), # names with commas between
     rows = []
     for name, shots, seed in product(tasks.split(','), (1, 2, 4, 8, 16), (1, 2, 3)):
         task = fewshot(name, shots, seed)
-        said = advise(base.for_classes(task.classnames), *task.train, seed=seed)
+        said = advise(base.with_classes(task.classnames), *task.train, seed=seed)
         rows.append(dict(asdict(said), task=name, shots=shots, seed=seed))
         print(rows[-1], flush=True)
     Path(out).write_text('[\n' + ',\n'.join(map(json.dumps, rows)) + '\n]\n')

@@ -1,11 +1,12 @@
-"How good are CraFT's probabilities, by temperature? Writes nbs/results/calibration.jsonl, a line a run; lines that are there are left. `07_collab` shows the means."
+"How good are CraFT's probabilities, by temperature? Writes nbs/results/calibration.jsonl, a line a run; lines that are there are left. `12_craft` shows the means."
 import json, sys
 from functools import lru_cache
 from pathlib import Path
 import torch
 from craft_nb.ablations import ece
 from craft_nb.clip import CLIPBlackBox
-from craft_nb.collab import CraFT, best_temperature, logit_spread
+from craft_nb.classifier import best_temperature, logit_spread
+from craft_nb.craft import CraFT, held_out_logits
 from craft_nb.data import fewshot
 from craft_nb.losses import cross_entropy
 
@@ -24,8 +25,8 @@ def marks(Y, y, T):
 @torch.no_grad()
 def temperatures(clf, shots):
     "Each way to a temperature, from the training pictures"
-    T = {'none': 1., 'spread': logit_spread(clf.refiner_(clf._Y))/logit_spread(clf._Y), 'used': clf.temperature_}
-    return T if shots == 1 else T | {'held out': best_temperature(clf._held_out_logits(4), clf._y)}
+    T = {'none': 1., 'spread': logit_spread(clf.refiner_(clf.run_.logits))/logit_spread(clf.run_.logits), 'used': clf.temperature_}
+    return T if shots == 1 else T | {'held out': best_temperature(held_out_logits(clf.run_, 4), clf.run_.labels)}
 
 @lru_cache
 def judge(name):

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from fastcore.script import call_parse
 from craft_nb.clip import CLIPBlackBox
-from craft_nb.collab import CraFT
+from craft_nb.craft import CraFT
 from craft_nb.data import fewshot
 from craft_nb.losses import cross_entropy
 

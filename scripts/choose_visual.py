@@ -5,7 +5,7 @@ from multiprocessing import get_context
 from pathlib import Path
 import numpy as np, torch
 from craft_nb.clip import CLIPBlackBox
-from craft_nb.collab import hold_out
+from craft_nb.classifier import hold_out
 from craft_nb.data import fewshot
 from craft_nb.visual import BlackVIP, TextVisual
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from fastcore.script import call_parse
 from craft_nb.clip import IMAGENET_CLASSNAMES, PRECISIONS, CLIPBlackBox, matmul_rate
-from craft_nb.collab import CraFT
+from craft_nb.craft import CraFT
 from craft_nb.data import fewshot
 from craft_nb.speed import Rehearsal, limits, needed, profile_run
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from fastcore.script import call_parse
 from craft_nb.clip import CLIPBlackBox
-from craft_nb.collab import CraFT
+from craft_nb.craft import CraFT
 from craft_nb.data import ELEVEN, fewshot
 from craft_nb.local import Pixels, encode, load_encoder, regress
 

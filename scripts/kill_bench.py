@@ -12,9 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 import torch
 from fastcore.script import call_parse
-from craft_nb import collab
+from craft_nb import files
 from craft_nb.clip import CLIPBlackBox
-from craft_nb.collab import COUNTS, CraFT, read_tensors, write_tensors
+from craft_nb.config import COUNTS
+from craft_nb.checkpoint import Checkpoint
+from craft_nb.craft import CraFT, refiner_tensors
+from craft_nb.files import read_tensors, write_tensors
 from craft_nb.data import fewshot
 
 KINDS = dict(craft=dict(budget=72), prompt_only=dict(budget=64, learn_refiner=False, centre='best'), refiner_only=dict(budget=72, learn_prompt=False),
@@ -39,10 +42,12 @@ def step(before=lambda: None):
 class Watched(CLIPBlackBox):
     "The real box; notes what it is asked, and fails if that was in the journal already"
     folder = log = None
-    def _logits(self, prompts, features):
+    takes_names = True
+    def _encode(self, pictures, name=None, **kw): return super()._encode(pictures, **kw)
+    def _logits(self, prompts, features, name=None):
         with phase('query'):
             if self.folder:
-                n = int(self.key.split('-')[1])
+                n = int(name.split('-')[1])
                 if (self.folder/f'answer-{n:06d}.safetensors').exists(): sys.exit(f'answer {n} is in the journal and was asked for again')
                 os.write(self.log, f'{n}\n'.encode())
             step(); Y = super()._logits(prompts, features); step()
@@ -50,23 +55,23 @@ class Watched(CLIPBlackBox):
 
 def watch():
     "Steps in all that touches the disk (the child's own copy of these functions)"
-    whole, fsync, replace, unlink = collab.write_whole, os.fsync, os.replace, Path.unlink
-    def write_whole(path, data):
+    whole, fsync, replace, unlink = files.atomic_write, os.fsync, os.replace, Path.unlink
+    def atomic_write(path, data):
         with phase(path.name.split('-')[0]): whole(path, data)
     def half(fd): step(lambda: os.ftruncate(fd, os.fstat(fd).st_size//2)); fsync(fd)
     def moved(a, b): step(); replace(a, b); step()
     def gone(self, **kw):
         with phase('cleaning'): step(); unlink(self, **kw)
-    collab.write_whole, os.fsync, os.replace, Path.unlink = write_whole, half, moved, gone
+    files.atomic_write, os.fsync, os.replace, Path.unlink = atomic_write, half, moved, gone
 
 def live(box, task, kind, folder, out, *end):
     "A child's life: fit, predict, write the result; never returns"
     global aim, steps
     if folder: watch(); box.folder, box.log = folder, os.open(folder.parent/'asked', os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     if end: aim, steps = end
-    clf = CraFT(box, seed=1, dim=64, popsize=8, hidden=32, **KINDS[kind]).fit(*task.train, checkpoint=folder)
+    clf = CraFT(box, seed=1, dim=64, popsize=8, hidden=32, **KINDS[kind]).fit(*task.train, checkpoint=folder and Checkpoint(folder))
     aim, box.folder, bill = None, None, {k: getattr(box.ledger, k) for k in COUNTS if k != 'seconds'}
-    tensors = dict(prompt=clf.prompt_, logits=clf.decision_function(task.test[0][:20]), **clf._weights())
+    tensors = dict(prompt=clf.prompt_, logits=clf.decision_function(task.test[0][:20]), **refiner_tensors(clf.refiner_))
     write_tensors(out, tensors, dict(history=clf.history_, bill=bill))
 
 def fork(*args):

@@ -11,7 +11,7 @@ from craft_nb.ablations import measures, read_lines
 from craft_nb.clip import open_wall
 from craft_nb.blackbox import digest
 from craft_nb.clip import IMAGENET_CLASSNAMES, CLIPBlackBox
-from craft_nb.collab import CraFT
+from craft_nb.craft import CraFT
 from craft_nb.data import Pictures, fewshot
 from craft_nb.experiments import append, versions
 from craft_nb.leaks import DEFENCES, Guarded, agreement, recovered, stolen
@@ -36,7 +36,7 @@ class Thief:
         tests = [fewshot(t, shots=1, seed=1).test[0] for t in EIGHT]
         self.images, self.p0 = self.box.upload(Pictures(s for p in tests for s in p[::max(1, len(p)//90)][:90].sources)), self.box.embed('a photo of a')
         self.X = open_wall(self.box, 'the judge').features(self.images)
-        self.other = self.box.asking(fewshot('emoji', 1, 1).classnames).query(self.p0[None], self.images)[0]
+        self.other = self.box.with_texts(fewshot('emoji', 1, 1).classnames).query(self.p0[None], self.images)[0]
         self.fit = torch.randperm(len(self.X), generator=torch.Generator().manual_seed(1)).argsort() < 560
 
     def __call__(self, c):

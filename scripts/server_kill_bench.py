@@ -12,7 +12,7 @@ from fastcore.script import call_parse
 sys.path.insert(0, str(Path(__file__).parent.parent/'tests'))
 from faults import FIT, NAMES, Line, Owner, equal, killing, ledger, shots, use_and_kill
 from craft_nb.clip import CLIPBlackBox
-from craft_nb.collab import CraFT
+from craft_nb.craft import CraFT
 from craft_nb.remote import RemoteBlackBox
 from craft_nb.service import Store
 

@@ -41,10 +41,11 @@ def own(store, port, limits):
 
 def use(url, key, folder, budget):
     "The user's process: a fit that can be resumed; it ends with a classifier in the folder"
-    from craft_nb.collab import CraFT
+    from craft_nb.craft import CraFT
+    from craft_nb.checkpoint import Checkpoint
     from craft_nb.remote import RemoteBlackBox
     torch.set_num_threads(1)
-    with RemoteBlackBox(url, key, NAMES) as box: CraFT(box, budget=budget, **FIT).fit(*shots(), checkpoint=folder/'run').save(folder)
+    with RemoteBlackBox(url, key, NAMES) as box: CraFT(box, budget=budget, **FIT).fit(*shots(), checkpoint=Checkpoint(folder/'run')).save(folder)
 
 def start(f, *args): p = procs.Process(target=f, args=args, daemon=True); p.start(); return p
 def end(p): p.kill(); p.join()          # kill -9

@@ -6,7 +6,8 @@ from sklearn.base import clone
 from conftest import name, notebooks
 from craft_nb.ablations import PAPER
 from craft_nb.clip import CLIPBlackBox
-from craft_nb.collab import CraFT
+from craft_nb.checkpoint import Checkpoint
+from craft_nb.craft import CraFT
 from craft_nb.data import fewshot
 from craft_nb.experiments import CLASSES
 from craft_nb.probes import CraFTJoint, CraFTProbes, Probes
@@ -25,16 +26,16 @@ def active(box, task, budget):
     "In which generations λ_O was not 0"
     lams = []
     class Watched(CraFT):
-        def _refine(self, lam):
+        def refine(self, run, lam):
             lams.append(lam > 0)
-            return super()._refine(lam)
+            return super().refine(run, lam)
     Watched(box, budget=budget, seed=1, drop_lam_o=4, **SMALL).fit(*task.train)
     return lams
 
 def test_lam_o_under_a_cap(task, model):
     "A box that allows a quarter of the budget: λ_O holds to the end; one that allows all: for a quarter of it"
-    whole = active(model.for_classes(task.classnames), task, 440)
-    capped = active(model.for_classes(task.classnames, budget=110), task, 440)
+    whole = active(model.with_classes(task.classnames), task, 440)
+    capped = active(model.with_classes(task.classnames, budget=110), task, 440)
     assert whole == [True]*10 + [False]*30 and capped == [True]*10
 
 def test_lam_o_of_a_resumed_run(task, model, tmp_path):
@@ -43,9 +44,9 @@ def test_lam_o_of_a_resumed_run(task, model, tmp_path):
     class Stop(Exception): pass
     def stop(clf):
         if len(clf.history_) == 3: raise Stop
-    whole = CraFT(model.for_classes(task.classnames), **kw).fit(*task.train)
-    with pytest.raises(Stop): CraFT(model.for_classes(task.classnames), **kw).fit(*task.train, callback=stop, checkpoint=tmp_path)
-    again = CraFT(model.for_classes(task.classnames), **kw).fit(*task.train, checkpoint=tmp_path)
+    whole = CraFT(model.with_classes(task.classnames), **kw).fit(*task.train)
+    with pytest.raises(Stop): CraFT(model.with_classes(task.classnames), **kw).fit(*task.train, callback=stop, checkpoint=Checkpoint(tmp_path))
+    again = CraFT(model.with_classes(task.classnames), **kw).fit(*task.train, checkpoint=Checkpoint(tmp_path))
     assert again.history_ == whole.history_ and again.temperature_ == whole.temperature_
 
 # --- copies
@@ -63,7 +64,7 @@ METHODS = {'CraFT': (CraFT, SMALL), 'prompt alone': (CraFT, SMALL | dict(learn_r
 def test_copies(task, model, method):
     "Stored and read, or copied: the same predictions on the same box; the model is not in it"
     kind, kw = METHODS[method]
-    box = model.for_classes(task.classnames)
+    box = model.with_classes(task.classnames)
     clf = kind(box, seed=1, **dict(budget=130) | kw).fit(*task.train)
     pictures = task.test[0][:20]
     Y = clf.decision_function(pictures)
@@ -82,7 +83,7 @@ def test_copies(task, model, method):
 def test_attach_to_another_model(task, model):
     clf = pickle.loads(pickle.dumps(CraFT(model, budget=11, seed=1, **SMALL).fit(*task.train)))
     with pytest.raises(ValueError, match='fitted on another model'): clf.attach(CLIPBlackBox('craft-mini-vit', task.classnames))
-    with pytest.raises(ValueError, match='the classifier'): clf.attach(model.for_classes(['cat', 'dog']))
+    with pytest.raises(ValueError, match='the classifier'): clf.attach(model.with_classes(['cat', 'dog']))
 
 def test_load_on_another_model(task, model, tmp_path):
     CraFT(model, budget=11, seed=1, **SMALL).fit(*task.train).save(tmp_path)

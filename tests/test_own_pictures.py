@@ -7,7 +7,7 @@ from craft_nb.ablations import ece
 from craft_nb.blackbox import BlackBox
 from craft_nb.clip import CLIPBlackBox
 from craft_nb.cli import main
-from craft_nb.collab import CraFT
+from craft_nb.craft import CraFT
 from craft_nb.data import TASKS, fewshot
 from craft_nb.losses import cross_entropy
 from craft_nb.texts import CallableBlackBox
@@ -342,7 +342,7 @@ def digits():
     def ask(pictures): return box.query(p0[None], box.upload(pictures))[0]
     return task, box, ask, ask(task.train[0])
 
-def fit(box, X, y): return CraFT(box.for_classes(box.classnames), budget=41, seed=1).fit(X, y)
+def fit(box, X, y): return CraFT(box.with_classes(box.classnames), budget=41, seed=1).fit(X, y)
 
 def test_arrays_and_tensors(digits):
     "NCHW or NHWC, bytes or floats, array or tensor: the same pictures"
@@ -382,7 +382,7 @@ def test_image_folder(digits, tmp_path):
 def test_labels(digits, change, says):
     "A label is the number of a class, or an error in words; nothing is asked"
     task, box, *_ = digits
-    own = box.for_classes(box.classnames)
+    own = box.with_classes(box.classnames)
     clf = CraFT(own, budget=41)
     with pytest.raises(ValueError, match=says): clf.fit(task.train[0], change(task.train[1]))
     assert own.ledger.calls == 0

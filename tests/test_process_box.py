@@ -3,7 +3,7 @@ import multiprocessing as mp
 import pytest, torch
 from craft_nb.blackbox import BlackBox, BudgetExceeded, ImageSet
 from craft_nb.clip import CLIPBlackBox
-from craft_nb.collab import CraFT
+from craft_nb.craft import CraFT
 from craft_nb.data import fewshot
 
 def serve(pipe, classnames, budget):

@@ -5,7 +5,8 @@ from craft_nb.ablations import make_cell
 from craft_nb.baselines import CoOp, ZeroShot
 from craft_nb.cli import main
 from craft_nb.clip import CLIPBlackBox
-from craft_nb.collab import PRESETS, CraFT, augment
+from craft_nb.config import PRESETS
+from craft_nb.craft import CraFT, augment
 from craft_nb.data import fewshot
 from craft_nb.experiments import SENTENCES, Trace, make_method
 from craft_nb.features import TipAdapter, tip_logits
@@ -43,9 +44,9 @@ def test_commonest_preset():
 def test_generations(box, task):
     "By shots the release runs 200 generations of 40 candidates, and the refiner's queries come on top; a budget that is given is kept to"
     sixteen = torch.arange(5).repeat(16)
-    assert CraFT(box, 'code')._resolve(sixteen).budget == 200*41
-    assert CraFT(box, 'code', learn_refiner=False)._resolve(sixteen).budget == 200*40
-    assert CraFT(box, 'code', budget=8000)._resolve(sixteen).budget == 8000
+    assert CraFT(box, 'code').resolve(sixteen).budget == 200*41
+    assert CraFT(box, 'code', learn_refiner=False).resolve(sixteen).budget == 200*40
+    assert CraFT(box, 'code', budget=8000).resolve(sixteen).budget == 8000
 
 def test_search_view(box, task):
     "The candidates are scored on one augmented copy; the refiner sees the pictures as they are"
@@ -104,7 +105,7 @@ def test_directions(box, task):
 
 def test_underscores(box):
     "Names of folders: underscores are spaces to the model, and stay in the name"
-    a, b = box.for_classes(['ankle_boot', 't_shirt']), box.for_classes(['ankle boot', 't shirt'])
+    a, b = box.with_classes(['ankle_boot', 't_shirt']), box.with_classes(['ankle boot', 't shirt'])
     assert torch.equal(a._tokens, b._tokens) and a.classnames == ['ankle_boot', 't_shirt']
 
 # --- methods that ask once, or not at all

@@ -1,9 +1,9 @@
 "What a generation computes: in pieces, in the box's precision, and nothing that has no say."
 import pytest, torch
-from craft_nb import collab
+from craft_nb import craft as collab
 from craft_nb.cli import DEMO, METHODS, compare, task_names
 from craft_nb.clip import CLIPBlackBox
-from craft_nb.collab import CraFT
+from craft_nb.craft import CraFT, fitness_of
 from craft_nb.data import ELEVEN, fewshot
 from craft_nb.losses import cross_entropy, prompt_loss
 from craft_nb.refiner import Refiner
@@ -27,16 +27,16 @@ def test_pieces(boxes, task, answers, rows, monkeypatch):
     "Eq. 5 for several candidates at once is Eq. 5 for each"
     clf = begun(boxes['fp32'], task, lam_i=.5)
     monkeypatch.setitem(collab.ROWS, 'cpu', rows)
-    with torch.no_grad(): each = torch.stack([prompt_loss(Y, clf.refiner_(Y), clf._y, .5) for Y in answers])
-    torch.testing.assert_close(clf._fitness(answers), each)
+    with torch.no_grad(): each = torch.stack([prompt_loss(Y, clf.refiner_(Y), clf.run_.labels, .5) for Y in answers])
+    torch.testing.assert_close(fitness_of(clf.run_, answers), each)
 
 def test_precision(boxes, task, answers):
     "The refiner of the search runs in the box's precision; what it adds differs a little, the rest not at all"
     low, high = begun(boxes['bf16'], task, lam_i=.5), begun(boxes['fp32'], task, lam_i=.5)
     low.refiner_.load_state_dict(high.refiner_.state_dict())
-    gap = (low._fitness(answers) - high._fitness(answers)).abs().max()
+    gap = (fitness_of(low.run_, answers) - fitness_of(high.run_, answers)).abs().max()
     assert 0 < gap < 1e-3
-    assert low._fitness(answers).dtype == torch.float32
+    assert fitness_of(low.run_, answers).dtype == torch.float32
 
 @pytest.mark.parametrize('switches, calls', [(dict(lam_i=0.), 0), (dict(learn_refiner=False), 0), (dict(lam_i=.1), 1)])
 def test_left_out(boxes, task, answers, switches, calls, monkeypatch):
@@ -44,9 +44,9 @@ def test_left_out(boxes, task, answers, switches, calls, monkeypatch):
     clf, seen = begun(boxes['fp32'], task, **switches), []
     forward = Refiner.forward
     monkeypatch.setattr(Refiner, 'forward', lambda self, Y: (seen.append(len(Y)), forward(self, Y))[1])
-    fitness = clf._fitness(answers)
+    fitness = fitness_of(clf.run_, answers)
     assert bool(seen) == bool(calls)
-    if not calls: torch.testing.assert_close(fitness, cross_entropy(answers, clf._y))
+    if not calls: torch.testing.assert_close(fitness, cross_entropy(answers, clf.run_.labels))
 
 def test_narrow_tower(boxes, task):
     "Pictures are projected to the text tower's width: the same logits as by whole text features"

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from craft_nb.blackbox import BudgetExceeded, digest
 from craft_nb.cli import main
 from craft_nb.clip import CLIPBlackBox
-from craft_nb.collab import CraFT
+from craft_nb.craft import CraFT
 from craft_nb.remote import HEADER, RemoteBlackBox, _pieces, model_id, pack
 from craft_nb.service import SCHEMA, Limits, Policy, Refused, Room, Service, Store, create_app, read_body, received, serving
 
@@ -54,9 +54,9 @@ def local():
 @pytest.mark.parametrize('n', [4, 0])
 def test_asking(serve, key, model, prompts, n):
     "Other texts over HTTP, behind a prompt or as whole sentences: the local answers, on the same account and pictures"
-    near, texts, p = model.for_classes(NAMES), ['tench', 'a red violin'], prompts[:1, :n]
+    near, texts, p = model.with_classes(NAMES), ['tench', 'a red violin'], prompts[:1, :n]
     with serve() as url, RemoteBlackBox(url, key, NAMES) as far:
-        a, b = [box.asking(texts).query(p, box.upload(shots()[0][:3])) for box in (near, far)]
+        a, b = [box.with_texts(texts).query(p, box.upload(shots()[0][:3])) for box in (near, far)]
         assert b.shape == (1, 3, 2) and torch.allclose(a, b, atol=1e-4)
         assert (far.ledger.queries, far.ledger.texts, far.ledger.images) == (1, 2, 3) and far.classnames == NAMES
 
@@ -84,8 +84,8 @@ def test_accounts_apart(serve, store, key, prompts):
         bob._store[hers.id] = known = ann._store[hers.id]
         with pytest.raises(KeyError, match=f'unknown image set {known[0]}'): bob.query(prompts[:1], hers)
         bob.forget(hers)
-        ann.key = bob.key = 'one and the same'
-        assert len(ann.query(prompts[:3], hers)) == 3 and len(bob.query(prompts[:2], bob.upload(shots()[0]))) == 2
+        his, same = bob._store[bob.upload(shots()[0]).id], dict(name='one and the same')
+        assert len(ann._logits(prompts[:3], known, **same)) == 3 and len(bob._logits(prompts[:2], his, **same)) == 2
         assert [b.account()['queries'] for b in (ann, bob)] == [3, 2] and bob.account()['name'] == 'bob'
 
 def test_revoked(serve, store, key, prompts):
@@ -257,7 +257,7 @@ def test_unread_answer(model, store, key, prompts):
 
 # --- what an account gets
 
-def query(box, images, names, p): return box.asking(names).query(p, images)
+def query(box, images, names, p): return box.with_texts(names).query(p, images)
 MANY = [f'thing {i}' for i in range(12)]
 
 def test_policy_answers(serve, store, key, prompts):
@@ -310,7 +310,7 @@ def test_policy_noise(model, path, prompts):
         s.close()
         assert torch.equal(*Y)
         return Y[0]
-    clean = model.asking(MANY).query(prompts[:2], model.upload(shots()[0]))
+    clean = model.with_texts(MANY).query(prompts[:2], model.upload(shots()[0]))
     a, b = answers(path, 'ann', prompts[:2]), answers(path, 'ann', prompts[:2])
     others = answers(path, 'bob', prompts[:2]), answers(path.with_suffix('.2'), 'ann', prompts[:2]), answers(path, 'ann', prompts[:2] + 1e-6)
     assert torch.equal(a, b) and .8 < (a - clean).std() < 1.2
@@ -339,7 +339,7 @@ def test_old_store(model, path, prompts):
 
 # --- noise that nobody can take the mean of
 
-def answered(box, names, p, pictures): return box.asking(names).query(p, box.upload(pictures))[0]
+def answered(box, names, p, pictures): return box.with_texts(names).query(p, box.upload(pictures))[0]
 
 def test_names_that_are_repeated(client, store, model, prompts):
     "One name a thousand times in one query, or in capitals: refused, and not charged"
@@ -353,7 +353,7 @@ def test_repeated_names_of_a_client(serve, key, model, prompts):
     "A list that has a name twice, as ImageNet's, is answered as by the local box"
     names = ['missile', 'cat', 'missile']
     with serve() as url, RemoteBlackBox(url, key, names) as far:
-        near = model.for_classes(names)
+        near = model.with_classes(names)
         assert torch.allclose(*[box.query(prompts[:2], box.upload(shots()[0])) for box in (near, far)], atol=1e-4)
         assert far.model['max_classes'] and far.account()['queries'] == 2
 
@@ -580,7 +580,7 @@ def test_paid_by_another_model(model, other, store, key, prompts):
 def test_same_weights_otherwise(change, store, key, prompts):
     "The same weights, used otherwise, are another model"
     a, b = (CLIPBlackBox('craft-mini', NAMES) for _ in range(2))
-    if change == 'ending': b = b.for_classes(NAMES, ending='')
+    if change == 'ending': b = b.with_classes(NAMES, ending='')
     if change == 'heads': next(m for m in b._clip.modules() if isinstance(getattr(m, 'num_heads', None), int)).num_heads = 2
     if change == 'colours': b._clip.visual.preprocess_cfg = dict(b._clip.visual.preprocess_cfg, mean=(.1, .2, .3))
     assert a.fingerprint()['weights'] == b.fingerprint()['weights'] and model_id(a.fingerprint()) != model_id(b.fingerprint())
