@@ -3,7 +3,8 @@ import json
 from pathlib import Path
 import torch
 from fastcore.script import call_parse
-from craft_nb.clip import PRECISIONS, CLIPBlackBox
+from craft_nb.clip import CLIPBlackBox
+from craft_nb.tower import PRECISIONS
 from craft_nb.data import fewshot, tasks
 
 def agreement(name):

@@ -17,7 +17,9 @@ def flood(n, seed, dry=False):
     from fuzz import Flood, bodies, operations, picture_files, pictures, query_of, send, small, upload_of
     from starlette.testclient import TestClient
     from craft_nb.clip import CLIPBlackBox
-    from craft_nb.service import Limits, Store, create_app
+    from craft_nb.service.app import create_app
+    from craft_nb.service.limits import Limits
+    from craft_nb.service.store import Store
     folder = tempfile.TemporaryDirectory()
     box, store = CLIPBlackBox('craft-mini', ['anything']), Store(Path(folder.name)/'store.db')
     app, files = create_app(box, store, Limits(rate=1e6, burst=10**6, stored=10**9)), picture_files()
@@ -35,19 +37,28 @@ def flood(n, seed, dry=False):
     store.close(); folder.cleanup()
 
 def parse(n, seed):
-    "`unpack`, `frames` and the checks of a query under atheris, which looks for new paths through them; ends the process"
+    "Run `unpack_message`, `frames` and the checks of a query under atheris, which looks for new paths through them; ends the process"
     import atheris
-    with atheris.instrument_imports(include=['craft_nb.remote', 'craft_nb.service']): from craft_nb import remote, service
+    rooms = ['craft_nb.service.wire', 'craft_nb.service.limits', 'craft_nb.service.handlers']
+    with atheris.instrument_imports(include=rooms): from craft_nb.service import handlers, limits, wire
     from fuzz import query_of, small
     from craft_nb.clip import CLIPBlackBox
+    from craft_nb.service.store import Store
     box = CLIPBlackBox('craft-mini', ['anything'])
-    counter, corpus = service.Service(box, service.Store(':memory:'), service.Limits()), Path(tempfile.mkdtemp())
+    service = handlers.Service(box, Store(':memory:'), limits.Limits())
+    corpus = Path(tempfile.mkdtemp())
     good = query_of(box.embed('a')[:1], 'x'*32)
-    for i, b in enumerate((good, small(good), remote.frame(small(good)) + remote.frame(b''))): (corpus/str(i)).write_bytes(b)
+    answer = wire.frame(small(good)) + wire.frame(b'')
+    for i, b in enumerate((good, small(good), answer)): (corpus/str(i)).write_bytes(b)
+    parsers = [
+        (wire.unpack_message, ValueError),
+        (lambda b: list(wire.frames([b])), (ValueError, wire.IncompleteResponse)),
+        (service.parse_query, limits.APIError),
+        (lambda b: service.parse_query(small(b)), limits.APIError)]
     def one(data):
-        for f, ok in ((remote.unpack, ValueError), (lambda b: list(remote.frames([b])), (ValueError, remote.Cut)), (counter.asked, service.Refused), (lambda b: counter.asked(small(b)), service.Refused)):
-            try: f(data)
-            except ok: pass
+        for parse, expected in parsers:
+            try: parse(data)
+            except expected: pass
     atheris.Setup([sys.argv[0], f'-runs={n}', f'-seed={seed + 1}', '-max_len=8192', '-rss_limit_mb=4096', str(corpus)], one)
     atheris.Fuzz()
 

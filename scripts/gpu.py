@@ -10,7 +10,8 @@ import json, time
 from pathlib import Path
 import torch
 from fastcore.script import call_parse
-from craft_nb.clip import IMAGENET_CLASSNAMES, PRECISIONS, CLIPBlackBox, matmul_rate
+from craft_nb.clip import CLIPBlackBox, IMAGENET_CLASSNAMES, matmul_rate
+from craft_nb.tower import PRECISIONS
 from craft_nb.craft import CraFT
 from craft_nb.data import fewshot
 from craft_nb.speed import Rehearsal, limits, needed, profile_run

@@ -1,21 +1,21 @@
-"""The owner's defences, from both sides: the lines of nbs/results/leaks.jsonl, which 14_leaks shows. Lines that are there already are left as they are.
+"""The owner's defences, from both sides: the lines of nbs/results/leaks.jsonl, which 27_policy shows. Lines that are there already are left as they are.
 
 The thief: 720 test pictures of the eight built-in tasks, up to 1,000 ImageNet names asked of them behind a policy, in one query and in whatever other way is best against it; how much of the
-features comes back (R²), and how often a copy agrees with the box (`craft_nb.leaks`). The user: zero-shot and a fit of CraFT with 410 queries behind the same policy, 16 shots, on the test pictures.
+features comes back (R²), and how often a copy agrees with the box (`craft_nb.service.policy`). The user: zero-shot and a fit of CraFT with 410 queries behind the same policy, 16 shots, on the test pictures.
 Noise is drawn from a digest of prompts and features, to the bit: on another machine these lines come out a little otherwise."""
 import json, time, torch
 from math import ceil
 from pathlib import Path
 from fastcore.script import call_parse
 from craft_nb.ablations import measures, read_lines
-from craft_nb.clip import open_wall
+from craft_nb.clip import white_box
 from craft_nb.blackbox import digest
-from craft_nb.clip import IMAGENET_CLASSNAMES, CLIPBlackBox
+from craft_nb.clip import CLIPBlackBox, IMAGENET_CLASSNAMES
 from craft_nb.craft import CraFT
-from craft_nb.data import Pictures, fewshot
+from craft_nb.data import fewshot
+from craft_nb.pictures import Pictures
 from craft_nb.experiments import append, versions
-from craft_nb.leaks import DEFENCES, Guarded, agreement, recovered, stolen
-from craft_nb.service import Policy
+from craft_nb.service.policy import DEFENCES, Policy, PolicyBox, agreement, recovered, stolen
 
 EIGHT = 'fashion', 'digits', 'emoji', 'clipart', 'animal_kinds', 'food_kinds', 'travel_kinds', 'object_kinds'
 
@@ -35,7 +35,7 @@ class Thief:
         self.names = [IMAGENET_CLASSNAMES[i] for i in torch.randperm(1000, generator=torch.Generator().manual_seed(0)).tolist()]
         tests = [fewshot(t, shots=1, seed=1).test[0] for t in EIGHT]
         self.images, self.p0 = self.box.upload(Pictures(s for p in tests for s in p[::max(1, len(p)//90)][:90].sources)), self.box.embed('a photo of a')
-        self.X = open_wall(self.box, 'the judge').features(self.images)
+        self.X = white_box(self.box, 'the judge').features(self.images)
         self.other = self.box.with_texts(fewshot('emoji', 1, 1).classnames).query(self.p0[None], self.images)[0]
         self.fit = torch.randperm(len(self.X), generator=torch.Generator().manual_seed(1)).argsort() < 560
 
@@ -47,7 +47,7 @@ class Thief:
 def user(c):
     "Zero-shot and CraFT behind a policy; no CraFT where the account may not ask so many texts."
     task, policy = fewshot(c['task'], c['shots'], c['seed']), Policy(**c['policy'])
-    box = Guarded(CLIPBlackBox(c['model'], task.classnames, precision=c['precision']), policy)
+    box = PolicyBox(CLIPBlackBox(c['model'], task.classnames, precision=c['precision']), policy)
     test = box.upload(task.test[0])
     zero, start = measures(CraFT(box).zero_shot().decision_function(test), task.test[1]), time.process_time()
     clf = None if policy.distinct else CraFT(box, seed=c['seed'], budget=c['budget']).fit(*task.train)

@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent/'tests'))
 from faults import Owner
 from craft_nb.clip import CLIPBlackBox
 from craft_nb.data import fewshot
-from craft_nb.remote import RemoteBlackBox
-from craft_nb.service import Store
+from craft_nb.service.client import RemoteBlackBox
+from craft_nb.service.store import Store
 
 def timed(f, *args): t = time.perf_counter(); f(*args); return 1e3*(time.perf_counter() - t)   # ms
 

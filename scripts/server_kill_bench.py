@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent/'tests'))
 from faults import FIT, NAMES, Line, Owner, equal, killing, ledger, shots, use_and_kill
 from craft_nb.clip import CLIPBlackBox
 from craft_nb.craft import CraFT
-from craft_nb.remote import RemoteBlackBox
-from craft_nb.service import Store
+from craft_nb.service.client import RemoteBlackBox
+from craft_nb.service.store import Store
 
 def fit(box, budget): return CraFT(box, budget=budget, **FIT).fit(*shots())
 

@@ -5,7 +5,7 @@ from contextlib import closing, contextmanager
 import httpx, torch
 
 procs = mp.get_context('forkserver')      # a process that has imported everything, and forks the others
-procs.set_forkserver_preload(['craft_nb.service', 'craft_nb.collab'])
+procs.set_forkserver_preload(['craft_nb.service.app', 'craft_nb.service.client', 'craft_nb.collab'])
 NAMES = ['a cat', 'a dog']
 FIT = dict(popsize=10, dim=16, hidden=16, seed=3)
 PLENTY = dict(rate=1e6, burst=10**6, open=1000)
@@ -35,15 +35,17 @@ def free_port():
 def own(store, port, limits):
     "The owner's process"
     from craft_nb.clip import CLIPBlackBox
-    from craft_nb.service import Limits, Store, create_app, server
+    from craft_nb.service.app import create_app, make_server
+    from craft_nb.service.limits import Limits
+    from craft_nb.service.store import Store
     torch.set_num_threads(1)
-    server(create_app(CLIPBlackBox('craft-mini', NAMES), Store(store), Limits(**PLENTY | limits)), port=port).run()
+    make_server(create_app(CLIPBlackBox('craft-mini', NAMES), Store(store), Limits(**PLENTY | limits)), port=port).run()
 
 def use(url, key, folder, budget):
     "The user's process: a fit that can be resumed; it ends with a classifier in the folder"
-    from craft_nb.craft import CraFT
     from craft_nb.checkpoint import Checkpoint
-    from craft_nb.remote import RemoteBlackBox
+    from craft_nb.craft import CraFT
+    from craft_nb.service.client import RemoteBlackBox
     torch.set_num_threads(1)
     with RemoteBlackBox(url, key, NAMES) as box: CraFT(box, budget=budget, **FIT).fit(*shots(), checkpoint=Checkpoint(folder/'run')).save(folder)
 
@@ -73,10 +75,10 @@ def killing(owner, box, n, of, seed=0): # n of the first `of` requests
     plan = {i: rng.uniform(0, .02) for i in rng.sample(range(of), n)}
     def hook(request):
         if (i := next(sent)) in plan: timers.append(threading.Timer(plan[i], owner.kill)); timers[-1].start()
-    box._http.event_hooks = dict(request=[hook])
+    box.connection.http.event_hooks = dict(request=[hook])
     try: yield
     finally:
-        box._http.event_hooks = {}
+        box.connection.http.event_hooks = {}
         for t in timers: t.join()
 
 def use_and_kill(owner, store, key, folder, budget, n, seed=0):

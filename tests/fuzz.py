@@ -5,7 +5,7 @@ import numpy as np, psutil, schemathesis, torch, zstandard
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 from safetensors.torch import save
-from craft_nb.remote import pack
+from craft_nb.service.wire import pack_message
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.uint8, torch.int8, torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn]
 small = zstandard.ZstdCompressor(level=1).compress       # a body of raw safetensors
@@ -43,7 +43,7 @@ headers = st.dictionaries(names | st.just('__metadata__'), entries | values, max
 
 def bodies(good, images): # good: raw safetensors; images: an id
     "Bodies of /v1/query and /v1/images"
-    return st.one_of(mutated(good).map(small), mutated([small(g) for g in good]), st.builds(lambda t, i: pack(t, **i), shaped | arrays | st.dictionaries(names, tensors, max_size=3), infos(images)),
+    return st.one_of(mutated(good).map(small), mutated([small(g) for g in good]), st.builds(lambda t, i: pack_message(t, **i), shaped | arrays | st.dictionaries(names, tensors, max_size=3), infos(images)),
                      st.builds(raw, headers, st.binary(max_size=99)), st.binary(max_size=99), st.binary(max_size=99).map(small))
 
 def query_of(p0, images): return save({'prompts': p0[None].contiguous()}, {'info': json.dumps(dict(images=images, classnames=['a cat', 'a dog'], dtype='fp32'))})

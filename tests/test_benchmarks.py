@@ -7,8 +7,9 @@ import numpy as np, pytest
 from PIL import Image
 from scipy.io import savemat
 from torchvision import datasets as tv
-from craft_nb.benchmarks import (BENCHMARKS, absent, benchmark_rows, canonical, check, distinct, download, locate, print_check,
-                                 read, read_indices, sources, write_indices)
+from craft_nb.data import BENCHMARKS, canonical
+from craft_nb.lab.datasets import benchmark_rows, distinct, locate, missing_pictures, read, sources
+from craft_nb.lab.integrity import check, download, print_check, read_indices, write_indices
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*will not compare with the paper')
 ALL = list(BENCHMARKS)
@@ -182,7 +183,7 @@ def test_rows(name, root):
     seen = {r[1] for r in rows}
     assert ([c for c in names if c in seen], template) == EXPECTED[name]
     assert seen <= set(names) and len(set(names)) == len(names) and template.count('{}') == 1
-    assert rows and not absent(rows) and len({r[0] for r in rows}) == len(rows)
+    assert rows and not missing_pictures(rows) and len({r[0] for r in rows}) == len(rows)
     for p, c, s in rows:
         assert isinstance(p, Path) and s in ('train', 'val', 'test')
         with Image.open(p) as im: im.load()
@@ -479,7 +480,7 @@ def test_empty_root(name, tmp_path):
     text = str(e.value)
     assert str(tmp_path/b['folders'][0]) in text and b['page'] in text and 'DATASETS.md' in text
     assert (b['split'] or 'txt') in text and all(f.split('|')[0] in text for f in sources(b)[-1][1])
-    assert ('benchmarks.download' in text) == bool(b['torchvision']) and b.get('note', '') in text
+    assert ('lab.integrity.download' in text) == bool(b['torchvision']) and b.get('note', '') in text
     assert check(name, tmp_path) == [dict(what='files', expected='complete', found=text, ok=False)]
 
 @each

@@ -1,7 +1,7 @@
 "torch.compile changes how the text tower is computed, not what."
 import shutil
 import open_clip, pytest, torch
-from craft_nb.clip import TextTower
+from craft_nb.tower import TextTower
 
 @pytest.mark.skipif(not shutil.which('g++'), reason='torch.compile needs a C++ compiler')
 def test_compiled_tower():

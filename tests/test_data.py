@@ -1,11 +1,14 @@
 "The pictures: what the built-in tasks promise, and what bad input is told."
-import csv, hashlib, json, shutil, sys
+import csv, hashlib, json, random, shutil, sys, warnings
 from collections import Counter
 from pathlib import Path
 from zipfile import ZipFile
 import numpy as np, pytest, torch
 from PIL import Image
-from craft_nb.data import ASSETS, DEBIAN, ELEVEN, FASHION, HEADROOM, SATURATED, SUITE, TASKS, Pictures, fewshot, find_rows, tasks
+from craft_nb.data import ASSETS, DEBIAN, ELEVEN, HEADROOM, SATURATED, SUITE, TASKS, fewshot, find_rows, tasks
+from craft_nb.lab.integrity import FASHION
+from craft_nb.pictures import Pictures, as_labels, as_pictures
+from conftest import py
 
 SHIPPED = [o for o in TASKS if o != 'stamps']
 FINE = ['animals', 'food', 'travel', 'objects']
@@ -51,6 +54,15 @@ def test_disjoint_drawings(name):
     "By code point for emoji, by file for clip art"
     pool, test = parts(name, lambda r: r.source[1].split('/')[1])
     assert pool and test and not pool & test
+
+def test_emoji_on_both_sides():
+    "The plain tasks show some emoji in the pool and in the test; the unseen and shifted ones show none"
+    emoji = [o for o in SHIPPED if o not in ('fashion', 'digits', 'clipart', *SUITE)]
+    shared = {}
+    for name in emoji:
+        pool, test = parts(name, lambda r: r.source[1].split('/')[1])
+        shared[name] = len(pool & test)
+    assert {o for o, n in shared.items() if not n} == {o for o in emoji if o.startswith('shift') or o.endswith('_unseen')}
 
 def test_shift_styles():
     for name, styles in dict(shift_v2='noto-v1 emojione', shift_sketch='fluent-hc emojione-mono', shift_a='clip',
@@ -127,6 +139,28 @@ def test_draw(name, table):
     assert [str(o) for o in a.train[0].sources] == [str(o) for o in b.train[0].sources] != [str(o) for o in c.train[0].sources]
     assert torch.equal(a.test[1], c.test[1]) and len(a.test[0]) == len(a.test[1]) == table[name]['test']
 
+def test_draws_are_nested():
+    few, many = (fewshot('emoji', k, 1).train[0].sources for k in (4, 16))
+    assert set(few) < set(many)
+
+def test_no_generator_moves():
+    def state(): return [str(random.getstate()), str(np.random.get_state()), torch.get_rng_state().tolist()]
+    before = state()
+    for name in SHIPPED: fewshot(name, 1)
+    assert state() == before
+
+def test_readers_are_found_by_name(tmp_path):
+    "A program that imports `craft_nb.data` alone can ask for a dataset on a disk; the import loads neither its readers nor torchvision"
+    code = """
+import sys
+from craft_nb.data import fewshot
+early = [o for o in sys.modules if o.startswith('craft_nb.lab') or o == 'torchvision']
+if early: sys.exit(f'imported: {early}')
+try: fewshot('eurosat', root=sys.argv[1])
+except FileNotFoundError as e: sys.exit('eurosat is not complete under' not in str(e))
+"""
+    rc, out = py(code, str(tmp_path))
+    assert rc == 0, out
 
 def picture(path, v=0):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -182,14 +216,50 @@ def test_cut_off(folder):
 
 @pytest.mark.parametrize('text, match', [('a,b\n', 'no column path and no label'), ('path,label\n', 'no pictures'),
     ('path,label\nx.png,cat\ny.png,dog\n', 'x.png is missing'), ('path,label,split\nx.png,cat,later\n', "line 2: split is 'later'"),
-    ('path,label\nx.png,\n', 'line 2'), ('path,label\nx.png,cat\nx.png,dog\n', 'x.png is listed twice')])
+    ('path,label\nx.png,\n', 'line 2'), ('path,label\nx.png,cat\nx.png,dog\n', 'x.png is listed twice'), ('', 'no column path and no label'),
+    ('file,label\nx.png,cat\n', r'no column path; expected path,label\[,split\], found file,label')])
 def test_bad_csv(tmp_path, text, match):
     (tmp_path/'a.csv').write_text(text)
     bad(match, tmp_path/'a.csv', shots=1)
 
+def test_no_csv(tmp_path):
+    picture(tmp_path/'disc.png')
+    bad('disc.png is no CSV in UTF-8', tmp_path/'disc.png')
+
+def test_folder_of_a_built_in_name(folder, monkeypatch):
+    "The built-in task is meant, and a warning says so; a path is the folder"
+    folder.rename(folder.parent/'digits')
+    monkeypatch.chdir(folder.parent)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        assert len(fewshot('digits', 2).classnames) == 10
+    assert [str(o.message) for o in said] == ["'digits' is the built-in task of that name, not the digits that lies here: write ./digits for that"]
+    for o in ('./digits', Path('digits')): assert fewshot(o, 2).classnames == ['sea star', 'urchin']
+
+class Column:
+    "As pandas' Series: places are not its keys"
+    iloc, ndim = None, 1
+    def __len__(self): return 2
+    def __getitem__(self, i): raise KeyError(i)
+    def tolist(self): return ['a.png', 'b.png']
+
+def test_collections():
+    assert as_pictures(Column()) == ['a.png', 'b.png']
+    assert as_pictures([('a.zip', 'in/disc.png')])[0][1] == 'in/disc.png'
+
+@pytest.mark.parametrize('labels, says', [([0, -1], r'\(-1, for one\)'), ([0, float('nan')], r'\(nan, for one\)'), (np.eye(2), r'of shape \(2, 2\)'),
+    (['cat', 'dog'], 'is no number'), ([0], '2 pictures but 1 labels'), ([0, 2], 'from 0 to 1')])
+def test_bad_labels(labels, says):
+    with pytest.raises(ValueError, match=says): as_labels(labels, 2, 2)
+
+def test_no_labels():
+    with pytest.raises(ValueError, match='no pictures to learn from'): as_labels([], 0, 3)
+
 def test_unknown(tmp_path):
     bad("unknown task 'digit'. Did you mean 'digits'\\? Built in: fashion, .*shift_r", 'digit')
+    bad("unknown task 'fasion'. Did you mean 'fashion'\\? Built in: fashion, digits, emoji", 'fasion')
     bad('no such folder or CSV', tmp_path/'nowhere', exc=FileNotFoundError)
+    bad('pictures.csv: no such folder or CSV', 'pictures.csv', exc=FileNotFoundError)
     bad('apt install tuxpaint-stamps-default', 'stamps', exc=FileNotFoundError, root=tmp_path/'nowhere')
     bad('no train-images', 'fashion', exc=FileNotFoundError, root=tmp_path)
 

@@ -10,7 +10,8 @@ from craft_nb.checkpoint import Checkpoint
 from craft_nb.craft import CraFT
 from craft_nb.data import fewshot
 from craft_nb.experiments import CLASSES
-from craft_nb.probes import CraFTJoint, CraFTProbes, Probes
+from craft_nb.hybrids import CraFTJoint, CraFTProbes
+from craft_nb.probes import Probes
 
 SMALL = dict(popsize=10, dim=16, hidden=16)
 

@@ -10,7 +10,7 @@ from craft_nb.cli import main
 from craft_nb.craft import CraFT
 from craft_nb.data import TASKS, fewshot
 from craft_nb.losses import cross_entropy
-from craft_nb.texts import CallableBlackBox
+from craft_nb.apis import CallableBlackBox
 
 SMALL = '--shots 2 --budget 82 --quiet'
 
@@ -154,7 +154,7 @@ def test_deep_pictures(here):
     Path('a.pgm').write_bytes(b'P5 16 16 65535\n' + (grey*257).astype('>u2').tobytes())
     Image.fromarray((grey/255).astype(np.float32)).save('a.tiff')
     Image.fromarray(grey*257).save('a.png')
-    from craft_nb.data import open_picture
+    from craft_nb.pictures import open_picture
     for source in ('a.pgm', 'a.tiff', 'a.png', grey*257, torch.tensor(grey/255, dtype=torch.bfloat16)):
         assert abs(np.asarray(open_picture(source))[..., 0].astype(int) - grey).max() <= 1, source
 
