@@ -16,7 +16,8 @@ import numpy as np, torch, yaml
 from fastcore.basics import patch
 from scipy.stats import ttest_rel
 from torch import Tensor
-from .data import ASSETS, Table, as_labels
+from .data import ASSETS, Table
+from .pictures import as_labels
 from .blackbox import digest
 from .refiner import Refiner
 from .losses import cross_entropy

@@ -15,10 +15,11 @@ from fastcore.basics import patch
 from torch import Tensor
 from tqdm.auto import tqdm
 from .blackbox import BlackBox, ImageSet
-from .clip import WhiteBox, CLIPBlackBox, open_wall
+from .clip import CLIPBlackBox, WhiteBox, white_box
 from .classifier import BoxClassifier, uploaded
 from .craft import CraFT
-from .data import Table, as_labels, as_pictures
+from .data import Table
+from .pictures import as_labels, as_pictures
 
 # %% ../nbs/09_baselines.ipynb #09-018
 TEMPLATES = 'itap of a', 'a bad photo of the', 'a origami', 'a photo of the large', 'art of the', 'a photo of the small'
@@ -134,7 +135,7 @@ def fit(self: CoOp, pictures, # N pictures, or an `ImageSet` of them
         labels,               # (N,) class indices 0 to K-1
         callback=None):       # called as callback(self) after each step
     "SGD on the cross-entropy, a query a step, until the epochs are over, or the budget if there is one."
-    y, box, white = as_labels(labels, len(pictures), len(self.box.classnames)), self.box, open_wall(self.box, 'CoOp')
+    y, box, white = as_labels(labels, len(pictures), len(self.box.classnames)), self.box, white_box(self.box, 'CoOp')
     gen, self.history_, self.classes_ = torch.Generator().manual_seed(self.seed), [], np.arange(len(box.classnames))
     p, epochs = self._first(gen), self.epochs or epochs_by_shots(int(y.bincount(minlength=len(box.classnames)).min()))
     self.prompt_, self._opt = p.detach(), torch.optim.SGD([p], self.lr, self.momentum, weight_decay=self.weight_decay)
@@ -237,7 +238,7 @@ def fit(self: LFA, pictures, # N pictures, or an `ImageSet` of them
         labels,              # (N,) class indices 0 to K-1
         callback=None):      # called as callback(self) after each step
     "Procrustes, then AdamW on the re-ranking loss: one query, for the text features."
-    y, box, white, gen = as_labels(labels, len(pictures), len(self.box.classnames)), self.box, open_wall(self.box, 'LFA'), torch.Generator().manual_seed(self.seed)
+    y, box, white, gen = as_labels(labels, len(pictures), len(self.box.classnames)), self.box, white_box(self.box, 'LFA'), torch.Generator().manual_seed(self.seed)
     if self.beta is not None and not 0 <= self.beta <= 1: raise ValueError(f'beta={self.beta}: expected 0 to 1, or None')
     with box.ledger.limit(self.budget), uploaded(box, pictures) as images:
         X, y, self.classifiers_ = white.features(images), y.to(box.device), white.classifiers(box.embed(self.init)[None])[0]
@@ -254,7 +255,7 @@ def decision_function(self: LFA, pictures # N pictures, or an `ImageSet` of them
                      ) -> Tensor:         # (N, K) logits
     "Mapped features against the text features; no query, but features."
     if not hasattr(self, 'W_'): raise ValueError('this LFA is not fitted yet: call fit(pictures, labels) first')
-    with uploaded(self.box, pictures, 0) as images: X = open_wall(self.box, 'LFA').features(images)
+    with uploaded(self.box, pictures, 0) as images: X = white_box(self.box, 'LFA').features(images)
     return F.normalize(X @ self.W_, dim=-1) @ self.classifiers_.T
 
 # %% ../nbs/09_baselines.ipynb #09-116

@@ -21,7 +21,7 @@ from torch import Tensor
 
 # %% ../nbs/10_classifier.ipynb #10-004
 from .blackbox import BlackBox, ImageSet
-from .data import as_labels, as_pictures
+from .pictures import as_labels, as_pictures
 from .losses import cross_entropy
 
 # %% ../nbs/10_classifier.ipynb #10-010

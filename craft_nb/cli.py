@@ -9,7 +9,8 @@ __all__ = ['METHODS', 'DEMO', 'LIMITS', 'KEYS', 'COMMANDS', 'run_method', 'watch
            'parse_switches', 'pick_methods', 'fit', 'task_names', 'settled', 'fit_command', 'how_to_predict',
            'advise_command', 'recall_command', 'is_address', 'confirm_service', 'find_classifier', 'read_classifier',
            'predict', 'write_rows', 'tasks', 'demo', 'bench', 'grid_of', 'bench_grid', 'bench_list', 'bench_speed_of',
-           'report', 'data_check', 'data_sample', 'serve', 'keys', 'table', 'say_key', 'usage', 'underscored', 'main']
+           'report', 'data_check', 'data_sample', 'run_server', 'keys', 'table', 'say_key', 'usage', 'underscored',
+           'main']
 
 # %% ../nbs/16_cli.ipynb #16-003
 import csv, json, shlex, shutil, sys, time, warnings
@@ -155,7 +156,7 @@ def open_box(model: tuple,         # name or address, and pretrained
             ):                     # a `BlackBox`
     "A box of our own, or one on another machine."
     if is_address(model[0]):
-        from craft_nb.remote import RemoteBlackBox
+        from craft_nb.service.client import RemoteBlackBox
         return RemoteBlackBox(model[0], classnames=classnames, insecure=insecure)
     from craft_nb.clip import CLIPBlackBox
     return CLIPBlackBox(model, classnames, device=device, precision=precision)
@@ -476,7 +477,7 @@ def confirm_service(model: str,  # that a file names: an address, or a model of 
     "Show the address that a file names, and raise ValueError unless the user agrees."
     if not isinstance(model, str): raise ValueError(f'{file} names the model {model!r}: expected a name or an address')
     if not is_address(model): return
-    from craft_nb.remote import host_of
+    from craft_nb.service.client import host_of
     print(f'{file} names the service at {host_of(model)} ({model!r}): {what} are sent there, and your key for that host', file=sys.stderr)
     if yes: return
     if not (sys.stdin and sys.stdin.isatty()): raise ValueError('nothing was sent: say --yes if you trust this service')
@@ -511,7 +512,7 @@ def predict(model: str,        # a folder that craft-nb fit --out wrote
             insecure: store_true=False): # allow plain http beyond this machine
     "Label new pictures with a fitted classifier: path, label, probability."
     from craft_nb.craft import CraFT
-    from craft_nb.data import Pictures, Row, verify, visible
+    from craft_nb.pictures import Pictures, Row, verify, visible
     where = find_classifier(model)
     info = read_classifier(where)
     if out and not Path(out).resolve().parent.is_dir(): raise FileNotFoundError(f'{out} cannot be written: there is no such folder')
@@ -634,7 +635,7 @@ def report(runs: str,          # folder of result lines, as craft-nb bench write
 def data_check(name: str,      # of the fifteen, as CoOp spells it: oxford_pets, dtd, imagenet_a, ...
                root: str):     # the folder that holds them
     "Compare a dataset of the paper on disk with Table 11, and its archives with known check sums."
-    from craft_nb.benchmarks import check, print_check
+    from craft_nb.lab.integrity import check, print_check
     if not print_check(check(name, root)): sys.exit(f'{name} under {root} does not agree')
 
 def data_sample(name: str,     # of the fifteen
@@ -643,7 +644,8 @@ def data_sample(name: str,     # of the fifteen
                 seed: int=1,   # which draw
                 out: str=None):# a JSON to write; default NAME-SHOTS-SEED.json
     "Write down which pictures a seed draws, so that others can use the same."
-    from craft_nb.benchmarks import benchmark_rows, write_indices
+    from craft_nb.lab.datasets import benchmark_rows
+    from craft_nb.lab.integrity import write_indices
     from craft_nb.data import fewshot
     rows, out = benchmark_rows(name, root)[0], out or f'{name}-{shots}-{seed}.json'
     place = {r[0]: i for i, r in enumerate(rows)}
@@ -652,7 +654,7 @@ def data_sample(name: str,     # of the fifteen
     print(f'{len(task.train[1])} pictures of {len(task.classnames)} classes: {out}')
 
 # %% ../nbs/16_cli.ipynb #16-062
-def serve(model: str='craft-mini', # or craft-mini-vit, an open_clip name, a folder, or a checkpoint file
+def run_server(model: str='craft-mini', # or craft-mini-vit, an open_clip name, a folder, or a checkpoint file
           pretrained: str=None,    # for an open_clip name: its weights, e.g. openai
           host: str='127.0.0.1',   # address to listen at; 0.0.0.0 is all of this machine's
           port: int=8000,          # where
@@ -660,12 +662,13 @@ def serve(model: str='craft-mini', # or craft-mini-vit, an open_clip name, a fol
           device: str='cpu',       # or cuda
           precision: str='fp32'):  # of the text tower; bf16 is faster where the hardware has it
     "Serve a model to accounts with keys: predictions for queries. Accounts: craft-nb serve keys -h"
-    from craft_nb.service import Store, serve
+    from craft_nb.service.app import run_server
+    from craft_nb.service.store import Store
     s = Store(store)
     if not s.accounts(): print(f'{store} has no accounts yet: craft-nb serve keys add NAME --store {store}', file=sys.stderr)
     s.close()
     print(f'{model} at http://{host}:{port}, described at /docs; accounts and image sets in {store}; Ctrl-C stops it', file=sys.stderr)
-    serve((model, pretrained), store, host, port, device, precision)
+    run_server((model, pretrained), store, host, port, device, precision)
 
 # %% ../nbs/16_cli.ipynb #16-063
 LIMITS = 'budget', 'price', 'texts', 'distinct', 'top_k', 'decimals', 'probabilities', 'noise'
@@ -684,7 +687,7 @@ def keys(what: str,            # add, limit (change some limits of an account; t
          store: str='craft-nb.sqlite'): # file of the accounts; made if missing
     "Open, limit, list and close the accounts of a service, and report what each could have learned."
     given = {k: v for k, v in locals().items() if k in LIMITS and v is not None and v is not False}
-    from craft_nb.service import Store
+    from craft_nb.service.store import Store
     if what not in KEYS or not (name or what in ('list', 'report')): raise ValueError('expected add NAME, limit NAME, rotate NAME, list, report, or revoke NAME')
     gone = [o.strip().replace('-', '_') for o in remove.split(',') if o.strip()]
     if bad := [o for o in gone if o not in LIMITS or o in given]: raise ValueError(f'--remove {bad[0]}: expected some of {", ".join(LIMITS)}, and none that is set at the same time')
@@ -706,7 +709,7 @@ def say_key(key: str): # of an account
     print('This key is shown once. The user sets CRAFT_NB_KEY to KEY@HOST, where HOST is the address of this service without http://, e.g. 127.0.0.1:8000', file=sys.stderr)
 
 def _add(s, name, limits):
-    from craft_nb.service import Policy
+    from craft_nb.service.policy import Policy
     budget, price = limits.pop('budget', None), limits.pop('price', None) or 0.
     say_key(s.add(name, budget, price, Policy(**limits)))
 
@@ -722,8 +725,8 @@ def _rotate(s, name, limits):
     print(f'{name}: the old key opens nothing from now on', file=sys.stderr)
 
 def _list(s, *a):
-    from craft_nb.service import SHOWN
-    table([SHOWN] + [list(a.values()) for a in s.accounts()])
+    from craft_nb.service.store import LEDGER_COLUMNS
+    table([LEDGER_COLUMNS] + [list(a.values()) for a in s.accounts()])
 
 def _revoke(s, name, _):
     s.revoke(name)
@@ -733,7 +736,7 @@ KEYS = dict(add=_add, limit=_limit, rotate=_rotate, list=_list, report=lambda s,
 
 # %% ../nbs/16_cli.ipynb #16-068
 COMMANDS = {'fit': fit, 'predict': predict, 'tasks': tasks, 'demo': demo, 'bench': bench, 'report': report, 'data check': data_check, 'data sample': data_sample,
-            'serve': serve, 'serve keys': keys}
+            'serve': run_server, 'serve keys': keys}
 
 def usage() -> str: # of all commands
     "What `craft-nb --help` prints."

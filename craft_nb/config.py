@@ -8,7 +8,7 @@ __all__ = ['STEPS', 'RELEASE', 'PRESETS', 'COUNTS', 'CraFTConfig', 'budget_by_sh
 
 # %% ../nbs/11_config.ipynb #11-003
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from cma.sigma_adaptation import CMAAdaptSigmaCSA, CMAAdaptSigmaTPA
 from .blackbox import BlackBox, BudgetExceeded, Ledger
 
@@ -44,6 +44,11 @@ class CraFTConfig:
     learn_prompt: bool = True    # PG of Table 3
     learn_refiner: bool = True   # PR of Table 3
     fallback: bool = False       # keep zero-shot unless the fit beats it on a quarter that is held back
+
+    @property
+    def kl(self) -> str: # 'reverse' or 'forward'
+        "Return the direction of both KL terms, as the literature names it; the paper's is reverse."
+        return 'forward' if self.reverse_kl else 'reverse'
 
 # %% ../nbs/11_config.ipynb #11-008
 STEPS = dict(CSA=CMAAdaptSigmaCSA, TPA=CMAAdaptSigmaTPA)

@@ -21,7 +21,7 @@ from fastcore.basics import patch
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 from . import __version__
-from .benchmarks import BENCHMARKS
+from .data import BENCHMARKS
 from .data import ASSETS, Table, fewshot, tasks
 from .blackbox import digest
 

@@ -13,9 +13,9 @@ from fastcore.basics import patch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from torch import Tensor
-from .clip import open_wall
+from .clip import white_box
 from .classifier import uploaded
-from .data import as_labels
+from .pictures import as_labels
 from .clip import CLIPBlackBox
 from .classifier import BoxClassifier
 from .refiner import linear
@@ -27,7 +27,7 @@ class OnFeatures(BoxClassifier):
 
 @patch
 def _see(self: OnFeatures, pictures, labels) -> tuple: # features (N, e), labels (N,); text features into `classifiers_`
-    y, box, white = as_labels(labels, len(pictures), len(self.box.classnames)), self.box, open_wall(self.box, type(self).__name__)
+    y, box, white = as_labels(labels, len(pictures), len(self.box.classnames)), self.box, white_box(self.box, type(self).__name__)
     self.classes_, n = np.arange(len(box.classnames)), int(self.needs_texts)
     with box.ledger.limit(self.budget), uploaded(box, pictures, n) as images:
         X = white.features(images)
@@ -42,7 +42,7 @@ def decision_function(self: OnFeatures, pictures # N pictures, or an `ImageSet` 
                      ) -> Tensor:                # (N, K) logits
     "Logits of pictures: no query, but features."
     if not hasattr(self, 'history_'): raise ValueError(f'this {type(self).__name__} is not fitted yet: call fit(pictures, labels) first')
-    with uploaded(self.box, pictures, 0) as images: return self._logits(open_wall(self.box, type(self).__name__).features(images))
+    with uploaded(self.box, pictures, 0) as images: return self._logits(white_box(self.box, type(self).__name__).features(images))
 
 # %% ../nbs/09_features.ipynb #09-015
 def folds(y: Tensor,   # (N,)

@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 from .classifier import uploaded
 from .blackbox import BlackBox
 from .classifier import BoxClassifier
-from .data import as_labels, as_pictures, open_picture
+from .pictures import as_labels, as_pictures, open_picture
 
 # %% ../nbs/09_local.ipynb #09L-009
 def thumbnails(pictures # N pictures

@@ -15,8 +15,12 @@ from unittest import mock
 import matplotlib.pyplot as plt, numpy as np, torch
 import torch.nn.functional as F
 from fastcore.basics import patch
-from . import __version__, collab
-from .clip import BUILT_IN, IMAGENET_CLASSNAMES, PRECISIONS, CLIPBlackBox, clock, matmul_rate, naive_features, operations, sentences, tower_growth, tower_stages
+from . import __version__
+from . import craft as collab
+from craft_nb.clip import (
+    BUILT_IN, CLIPBlackBox, IMAGENET_CLASSNAMES, clock, matmul_rate, operations, sentences, tower_growth,
+    tower_stages)
+from .tower import PRECISIONS, naive_features
 from .cmaes import CMAES
 from .craft import CraFT
 from .prompts import PromptSpace

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from tqdm.auto import tqdm
-from .data import as_labels, open_picture
+from .pictures import as_labels, open_picture
 from .blackbox import BlackBox, BudgetExceeded, ImageSet
 from .prompts import check_z
 from .cmaes import CMAES

@@ -10,7 +10,7 @@ import math, numpy as np, torch, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
-from .data import as_labels
+from .pictures import as_labels
 from .blackbox import BlackBox, BudgetExceeded, ImageSet
 from .clip import WhiteBox
 from .prompts import PromptSpace

@@ -6,7 +6,8 @@ from craft_nb.baselines import CoOp, ZeroShot
 from craft_nb.cli import main
 from craft_nb.clip import CLIPBlackBox
 from craft_nb.config import PRESETS
-from craft_nb.craft import CraFT, augment
+from craft_nb.craft import CraFT
+from craft_nb.pictures import augment
 from craft_nb.data import fewshot
 from craft_nb.experiments import SENTENCES, Trace, make_method
 from craft_nb.features import TipAdapter, tip_logits
