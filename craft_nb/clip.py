@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BUILT_IN', 'WEIGHTS', 'check_weights', 'load_open_clip', 'load_clip', 'prepare', 'name_tokens', 'narrow',
-           'build_digest', 'CLIPBlackBox', 'WhiteBox', 'white_box', 'with_vit', 'load_vit', 'load_openai', 'clock',
-           'matmul_rate', 'operations', 'sentences', 'tower_stages', 'tower_growth', 'Kept']
+           'build_digest', 'CLIPEncoder', 'CLIPBlackBox', 'WhiteBox', 'white_box', 'with_vit', 'load_vit',
+           'load_openai', 'clock', 'matmul_rate', 'operations', 'sentences', 'tower_stages', 'tower_growth', 'Kept']
 
 # %% ../nbs/05_clip.ipynb #05-003
 import json
@@ -128,8 +128,8 @@ def build_digest(
     return digest(layers, heads, pictures, ending, context_length)
 
 # %% ../nbs/05_clip.ipynb #05-044
-class CLIPBlackBox(BlackBox):
-    "An open_clip model behind the wall."
+class CLIPEncoder(BlackBox):
+    "A box that encodes pictures and names by an open_clip model; `CLIPBlackBox` adds the answers."
     def __init__(self,
         model: str|tuple='craft-mini', # as for `load_clip`; a tuple is (name, pretrained)
         classnames: list=(),           # K class names
@@ -137,7 +137,7 @@ class CLIPBlackBox(BlackBox):
         device: str='cpu',             # where the model lives
         precision: str='fp32',         # of what a query passes; bf16 where the hardware has it
         ending: str='.',               # what follows the class name in a prompt
-        batch_size: int=None,          # pictures encoded at once; None: 16, and 4 where convolutions run on a CPU
+        batch_size: int=None,          # pictures at once; None: 16, and 4 for convolutions on a CPU
         compile: bool=False            # the text tower, by `torch.compile`
     ):
         super().__init__(classnames, budget)
@@ -189,6 +189,9 @@ class CLIPBlackBox(BlackBox):
         words = ids[1:ids.argmax()]
         return self._text.token_embedding(words.to(self.device))
 
+# %% ../nbs/05_clip.ipynb #05-047
+class CLIPBlackBox(CLIPEncoder):
+    "An open_clip model behind the wall."
     def check(self,
         prompts: Tensor # (P, n, d)
     ):
@@ -255,7 +258,7 @@ class CLIPBlackBox(BlackBox):
         build = build_digest(self._clip, self._text, self._ending, self._tokens.shape[1])
         return dict(weights=weights, build=build, precision=self._tower.precision)
 
-# %% ../nbs/05_clip.ipynb #05-061
+# %% ../nbs/05_clip.ipynb #05-064
 class WhiteBox:
     "The model of a box without its wall; `box.access` notes what is taken."
     def __init__(self,
@@ -294,7 +297,7 @@ def white_box(
     raise ValueError(f'{method} must see more than predictions, and a {type(box).__name__} gives no more: '
                      'use a CLIPBlackBox, or CraFT')
 
-# %% ../nbs/05_clip.ipynb #05-067
+# %% ../nbs/05_clip.ipynb #05-070
 def with_vit(
     clip: nn.Module, # `craft-mini`; its image tower is replaced, and its first stages live on in the new one
     image_size: int, # pixels a side
@@ -315,7 +318,7 @@ def with_vit(
     clip.visual = new
     return clip.eval()
 
-# %% ../nbs/05_clip.ipynb #05-068
+# %% ../nbs/05_clip.ipynb #05-071
 def load_vit(
     folder: Path,     # holds vision.json and vision.safetensors
     device: str='cpu' # where it lives
@@ -333,7 +336,7 @@ def load_vit(
     preprocess = open_clip.transform.image_transform_v2(cfg, is_train=False)
     return clip.to(device), preprocess, tokenizer
 
-# %% ../nbs/05_clip.ipynb #05-073
+# %% ../nbs/05_clip.ipynb #05-076
 def load_openai(
     path: Path, # a file in OpenAI's format
     device: str # where it lives
@@ -344,7 +347,7 @@ def load_openai(
     preprocess = open_clip.image_transform(visual.image_size, False, visual.image_mean, visual.image_std)
     return clip, preprocess, open_clip.SimpleTokenizer(context_length=clip.context_length)
 
-# %% ../nbs/05_clip.ipynb #05-080
+# %% ../nbs/05_clip.ipynb #05-083
 def clock(
     f,        # what to time
     n: int=3  # how often, after a first time that does not count
@@ -372,7 +375,7 @@ def matmul_rate(
 def _has_bf16(device): # measured once a process
     return matmul_rate(torch.bfloat16, device) > 1.2*matmul_rate(device=device)
 
-# %% ../nbs/05_clip.ipynb #05-082
+# %% ../nbs/05_clip.ipynb #05-085
 def operations(
     tower: TextTower, # with its K names
     n: int=4          # prompt tokens
@@ -384,7 +387,7 @@ def operations(
     layers = len(tower.blocks)
     return 24*d*d*layers*(S + n + 1) - 6*d*d*S - 18*d*d*(S + n + 1 - K)
 
-# %% ../nbs/05_clip.ipynb #05-086
+# %% ../nbs/05_clip.ipynb #05-089
 def sentences(
     box      # a `CLIPBlackBox`
 ) -> Tensor: # (K, T) ids of "a photo of a NAME."
@@ -412,7 +415,7 @@ def tower_stages(
     if _has_bf16(p0.device.type): ms['bf16'] = clock(lambda: bf16(prompts))/P
     return ms
 
-# %% ../nbs/05_clip.ipynb #05-095
+# %% ../nbs/05_clip.ipynb #05-098
 def tower_growth(
     box    # a `CLIPBlackBox`
 ) -> dict: # {'classes': {K: ms}, 'candidates': {P: ms}, 'prompt tokens': {n: ms}, 'context': {T: ms}}
@@ -429,7 +432,7 @@ def tower_growth(
             'prompt tokens': {n: ms(n=n) for n in (1, 2, 4, 8, 16)},
             'context': {T*f: ms(pad=T*(f-1)) for f in (1, 2)}}
 
-# %% ../nbs/05_clip.ipynb #05-098
+# %% ../nbs/05_clip.ipynb #05-101
 class Kept:
     "What a box keeps of pictures for queries with visual prompts."
     def __init__(self,
@@ -448,7 +451,7 @@ def offers(self: CLIPBlackBox) -> dict: # kind -> shape, None for any number
     if isinstance(visual, VisionTransformer): kinds['tokens'] = (None, len(visual.class_embedding))
     return kinds
 
-# %% ../nbs/05_clip.ipynb #05-099
+# %% ../nbs/05_clip.ipynb #05-102
 @patch
 def _scale(self: CLIPBlackBox): # mean and spread of each colour, as the model expects pictures
     visual = self._clip.visual
@@ -471,7 +474,7 @@ def _encode(self: CLIPBlackBox, pictures, normalize=True, keep=False): # -> (N, 
     features = torch.cat(features)
     return (Kept(features, torch.cat(kept)) if keep else features), received
 
-# %% ../nbs/05_clip.ipynb #05-101
+# %% ../nbs/05_clip.ipynb #05-104
 @patch
 @torch.no_grad()
 def _tokens_of(self: CLIPBlackBox, kept): # class token and patches of all pictures, once -> (N, 1+patches, width)

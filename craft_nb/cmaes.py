@@ -25,10 +25,12 @@ def check_start(
     "Raise ValueError for a search that cannot start."
     if m.shape != (dim,): raise ValueError(f'mean has shape {m.shape}; expected ({dim},)')
     if not sigma > 0: raise ValueError(f'sigma={sigma}; the step size must be above 0')
-    if popsize < 4: raise ValueError(f'popsize={popsize}; CMA-ES needs at least 4 candidates, and 40 is the default')
+    if popsize < 4:
+        raise ValueError(f'popsize={popsize}; CMA-ES needs at least 4 candidates, and 40 is the default')
     if bounds is None: return
     lo, hi = bounds
-    if not (lo < hi and (lo <= m).all() and (m <= hi).all()):
+    inside = lo < hi and (lo <= m).all() and (m <= hi).all()
+    if not inside:
         raise ValueError(f'bounds={bounds}; expected (lo, hi) with lo < hi and the initial mean between them')
 
 # %% ../nbs/07_cmaes.ipynb #07-163
@@ -36,12 +38,14 @@ def check_fitness(
     fitness,     # tensor or array
     popsize: int # candidates of the generation
 ) -> np.ndarray: # (popsize,) of 64 bits
-    "Return the fitness as an array, or raise ValueError unless it has one number for each candidate."
+    "Return the fitness as an array; raise ValueError unless each candidate has a number."
     f = torch.as_tensor(fitness).detach().cpu().double().numpy()
     if f.shape != (popsize,):
-        raise ValueError(f'fitness has shape {f.shape}; expected ({popsize},): one number for each candidate of ask()')
+        raise ValueError(f'fitness has shape {f.shape}; expected ({popsize},): '
+                         'one number for each candidate of ask()')
     nans = np.flatnonzero(np.isnan(f)).tolist()
-    if nans: raise ValueError(f'fitness of candidates {nans} is NaN; mend the loss, or pass a large number')
+    if nans:
+        raise ValueError(f'fitness of candidates {nans} is NaN; mend the loss, or pass a large number')
     return f
 
 # %% ../nbs/07_cmaes.ipynb #07-165
@@ -63,8 +67,9 @@ class CMAES:
         self.pop = None
         self.rng = np.random.default_rng(seed)
         self.blas = ThreadpoolController()
-        own = dict(popsize=popsize, bounds=list(bounds or (None, None)), AdaptSigma=CMAAdaptSigmaCSA,
-                   randn=lambda *n: self.rng.standard_normal(n), seed=math.nan, verbose=-10)
+        own = dict(popsize=popsize, bounds=list(bounds or (None, None)), seed=math.nan, verbose=-10)
+        own['randn'] = lambda *n: self.rng.standard_normal(n)
+        own['AdaptSigma'] = CMAAdaptSigmaCSA
         self.es = cma.CMAEvolutionStrategy(m, sigma, own | options)
 
     def _one_thread(self): return self.blas.limit(limits=1, user_api='blas')
@@ -79,28 +84,34 @@ class CMAES:
     ):
         "Move m, σ and C towards the better candidates of the last `ask`."
         if self.pop is None:
-            raise RuntimeError('tell() has no generation to score: call ask() first, once for every tell()')
+            raise RuntimeError('tell() has no generation to score: '
+                               'call ask() first, once for every tell()')
         f = check_fitness(fitness, self.popsize)
         pop, self.pop = self.pop, None
         with self._one_thread(): self.es.tell(pop, f.tolist())
 
     @property
     def mean(self) -> Tensor: # (dim,) float32, within the bounds
-        "The centre of the search, m: the answer once it ends."
+        "Return the centre of the search, m: the answer once it ends."
         m = self.es.gp.pheno(self.es.mean, into_bounds=self.es.boundary_handler.repair)
         return torch.tensor(m, dtype=torch.float32)
 
     @property
-    def sigma(self) -> float: return float(self.es.sigma) # the step size σ, > 0
+    def sigma(self) -> float: # > 0
+        "Return the step size σ."
+        return float(self.es.sigma)
 
     @property
-    def generation(self) -> int: return self.es.countiter # generations told; 0 before the first
+    def generation(self) -> int: # 0 before the first `tell`
+        "Return the number of generations told."
+        return self.es.countiter
 
     @property
     def best(self) -> Tensor: # (dim,) float32; None before the first `tell`
-        "The best candidate ever told."
+        "Return the best candidate ever told."
         x = self.es.best.x
-        return None if x is None else torch.tensor(x, dtype=torch.float32)
+        if x is None: return None
+        return torch.tensor(x, dtype=torch.float32)
 
     def stop(self) -> dict: # {} while there is none
         "Return pycma's reasons to end; the search itself never stops."

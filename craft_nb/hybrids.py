@@ -81,7 +81,7 @@ def check_joined(clf,   # a `CraFTProbes`
     if not 0 <= clf.weight <= 1: raise ValueError(f'weight={clf.weight}: expected 0 to 1')
     most = config.popsize
     if not 0 <= clf.candidates <= most:
-        raise ValueError(f'candidates={clf.candidates}: expected 0 to {most}, the size of a generation')
+        raise ValueError(f'candidates={clf.candidates}: expected 0 to {most}, the generation size')
     if not (len(clf.probes) or clf.candidates):
         raise ValueError('no probes and no candidates, so nothing to ask: give one of the two')
     if clf.candidates and not config.learn_prompt:
@@ -183,7 +183,8 @@ class CraFTProbes(FittedHybrid):
            ) -> 'CraFTProbes':    # itself
         "Run Algorithm 1, then ask the probes, within the budget."
         if checkpoint is not None and self.candidates:
-            raise ValueError('candidates are not kept in a checkpoint: leave `checkpoint` out, or set candidates=0')
+            raise ValueError('candidates are not kept in a checkpoint: '
+                             'leave `checkpoint` out, or set candidates=0')
         self.probes_ = self.head_ = None
         CraFT.fit(self, pictures, labels, callback, checkpoint)
         paid = None

@@ -197,7 +197,7 @@ def join_rows(
     columns = [names.index(c) for c in classnames]
     return scores[..., columns]
 
-# %% ../../nbs/25_client.ipynb #25-029a
+# %% ../../nbs/25_client.ipynb #25-030
 def _model_of(served):  # an answer -> the part of /v1/model that tells one model from another
     return {k: served[k] for k in ('weights', 'build', 'precision')}
 
@@ -212,7 +212,7 @@ def ask_model(
     connection.model = model_id(_model_of(served))
     return served
 
-# %% ../../nbs/25_client.ipynb #25-029c
+# %% ../../nbs/25_client.ipynb #25-032
 def send_pictures(
     connection: Connection,  # to the service
     served: dict,            # its answer of /v1/model
@@ -234,7 +234,7 @@ def send_pictures(
             bar.update(len(part))
     return answer['id'], size
 
-# %% ../../nbs/25_client.ipynb #25-030
+# %% ../../nbs/25_client.ipynb #25-034
 class RemoteBlackBox(BlackBox):
     "Ask a box on another machine over HTTP."
     takes_names = True   # a request that is sent again has the name of the first, and is not charged twice

@@ -63,7 +63,7 @@ def as_api_errors():
     try: yield
     except (BudgetExceeded, KeyError, ValueError) as e: raise api_error_of(e) from None
 
-# %% ../../nbs/29_handlers.ipynb #29-015
+# %% ../../nbs/29_handlers.ipynb #29-013
 class SharedWork:
     "Do work once for all who ask under the same name meanwhile."
     def __init__(self):
@@ -84,7 +84,7 @@ class SharedWork:
             with self.lock: del self.running[name]
         return answer.result()
 
-# %% ../../nbs/29_handlers.ipynb #29-018
+# %% ../../nbs/29_handlers.ipynb #29-016
 class ModelService:
     "Let accounts in, and answer with token embeddings."
     def __init__(self,
@@ -133,7 +133,7 @@ class ModelService:
         self.store.add_usage(account['id'], bytes_in=len(text.encode()), bytes_out=embedding.nbytes)
         return frame(pack_message({'embedding': embedding})) + frame(b'')
 
-# %% ../../nbs/29_handlers.ipynb #29-022
+# %% ../../nbs/29_handlers.ipynb #29-020
 def uploaded_pictures(tensors: dict,   # of a message: '0', '1', ...
                       limits: Limits   # of their number and size
                      ) -> UploadedPictures:
@@ -145,7 +145,7 @@ def uploaded_pictures(tensors: dict,   # of a message: '0', '1', ...
         raise APIError(422, 'body', f'{n} pictures: expected 1 to {limits.pictures}')
     return UploadedPictures([tensors[name] for name in names], limits)
 
-# %% ../../nbs/29_handlers.ipynb #29-023
+# %% ../../nbs/29_handlers.ipynb #29-021
 class UploadService(ModelService):
     "Take in pictures, and keep their features."
     def encode(self,
@@ -183,7 +183,7 @@ class UploadService(ModelService):
         self.store.add_usage(who, bytes_in=len(body), seconds=time.perf_counter() - start)
         return UploadReply(id=set_id, n=len(pictures))
 
-# %% ../../nbs/29_handlers.ipynb #29-028
+# %% ../../nbs/29_handlers.ipynb #29-026
 def check_prompts(p,                # the tensor (P, n, d), or what came in its place
                   limits: Limits):  # of their number
     "Raise `APIError` unless prompts are finite numbers of a usable shape."
@@ -201,7 +201,7 @@ def check_names(classnames: list,  # K names
         raise APIError(413, 'classes', f'{len(classnames)} class names: expected at most {limits.classes}, '
                        f'of {limits.name} characters each')
 
-# %% ../../nbs/29_handlers.ipynb #29-029
+# %% ../../nbs/29_handlers.ipynb #29-027
 def check_tokens(box: CLIPBlackBox,  # with the class names of the query
                  P: int,             # candidates
                  limits: Limits):    # of the tokens
@@ -216,7 +216,7 @@ def check_tokens(box: CLIPBlackBox,  # with the class names of the query
         raise APIError(413, 'work', f'{P} candidates x {tokens} tokens of class names: expected at most '
                        f'{limits.tokens} tokens, and {limits.work} in all')
 
-# %% ../../nbs/29_handlers.ipynb #29-031
+# %% ../../nbs/29_handlers.ipynb #29-029
 @dataclass
 class Query:
     "Hold a query that passed the checks."
@@ -241,7 +241,7 @@ class Query:
         "Count the memory that the answer takes while it is made and sent."
         return 2*(self.logit_bytes + self.images.size) + self.text_bytes
 
-# %% ../../nbs/29_handlers.ipynb #29-033
+# %% ../../nbs/29_handlers.ipynb #29-031
 def apply_policy(
     policy: Policy,    # of the account
     Y: Tensor,         # (P, N, K) logits
@@ -264,7 +264,7 @@ def answer_frames(
         yield frame(pack_message({'logits': piece if dtype == 'fp32' else piece.half()}))
     yield frame(b'')
 
-# %% ../../nbs/29_handlers.ipynb #29-036
+# %% ../../nbs/29_handlers.ipynb #29-034
 class CheckingService(UploadService):
     "Check queries."
     def parse_query(self,
@@ -307,7 +307,7 @@ class CheckingService(UploadService):
         "Return what the model reads of the class names."
         return token_bytes(self.batcher.named(q.info.classnames))
 
-# %% ../../nbs/29_handlers.ipynb #29-036f
+# %% ../../nbs/29_handlers.ipynb #29-040
 class Service(CheckingService):
     "Check, charge, compute and answer queries."
     def load(self, q: Query) -> tuple:  # that passed the checks -> features (N, e), N digests

@@ -346,7 +346,7 @@ def read_message(
     try: return unpack_message(body, limit)
     except ValueError as e: raise APIError(422, 'body', str(e)) from None
 
-# %% ../../nbs/28_limits.ipynb #28-058b
+# %% ../../nbs/28_limits.ipynb #28-060
 class Metrics:
     "Count requests, queries and seconds for Prometheus."
     def __init__(self,

@@ -335,7 +335,7 @@ class UploadStore(ChargingStore):
         "Count the pictures that an account has stored."
         return self.value('select coalesce(sum(n), 0) from images where account = ?', account)
 
-# %% ../../nbs/26_store.ipynb #26-043b
+# %% ../../nbs/26_store.ipynb #26-045
 class Store(UploadStore):
     "Keep accounts, what they paid for, and their image sets in one SQLite file."
     def find_set(self,
