@@ -38,12 +38,15 @@ def title(nb): return re.search(r'^# (.+)$', '\n'.join(''.join(c['source']) for 
 
 def module(nb):
     "The module that a notebook writes, or None"
-    m = re.search(r'^#\|\s*default_exp\s+(\w+)', '\n'.join(''.join(c['source']) for c in nb['cells']), flags=re.M)
+    m = re.search(r'^#\|\s*default_exp\s+([\w.]+)', '\n'.join(''.join(c['source']) for c in nb['cells']), flags=re.M)
     return m and m[1]
 
 def exported():
     "{module: its public names}, read from the modules without importing them"
-    alls = {p.stem: re.search(r'^__all__ = (\[.*?\])', p.read_text(encoding='utf-8'), flags=re.M|re.S) for p in sorted(root.glob('craft_nb/[!_]*.py'))}
+    alls = {}
+    for p in sorted(root.glob('craft_nb/**/[!_]*.py')):
+        m = '.'.join(p.relative_to(root/'craft_nb').with_suffix('').parts)
+        alls[m] = re.search(r'^__all__ = (\[.*?\])', p.read_text(encoding='utf-8'), flags=re.M|re.S)
     return {k: ast.literal_eval(m[1]) for k, m in alls.items() if m}
 
 def lay(src # an empty folder

@@ -4,6 +4,7 @@ from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent
 notebooks = sorted([*root.glob('nbs/[!_.]*.ipynb'), *root.glob('nbs/solutions/[!_.]*.ipynb')])
+modules = {'.'.join(p.relative_to(root/'craft_nb').with_suffix('').parts): p for p in sorted(root.glob('craft_nb/**/[!_]*.py'))}
 name = lambda p: p.relative_to(root/'nbs').with_suffix('').as_posix()
 
 def run(args, cwd=root, timeout=300, **env):

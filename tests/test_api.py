@@ -2,9 +2,7 @@
 import importlib, inspect
 import pytest
 from fastcore.docments import docments
-from conftest import root
-
-modules = sorted(p.stem for p in root.glob('craft_nb/[!_]*.py'))
+from conftest import modules
 
 def ours(o): return getattr(o, '__module__', '').startswith('craft_nb.')
 

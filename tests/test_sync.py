@@ -15,10 +15,11 @@ def exported(tmp_path_factory):
     shutil.copytree(root/'nbs', tmp/'nbs', ignore=shutil.ignore_patterns('.*'))
     rc, out = py("from nbdev.doclinks import nbdev_export; nbdev_export(path='nbs')", cwd=tmp, PYTHONPATH='')
     assert rc == 0, out
-    return {p.name: p.read_text(encoding='utf-8') for p in (tmp/'craft_nb').glob('*.py')}
+    made = tmp/'craft_nb'
+    return {p.relative_to(made).as_posix(): p.read_text(encoding='utf-8') for p in made.rglob('*.py')}
 
 def test_no_orphans(exported):
-    ours = {p.name for p in root.glob('craft_nb/*.py')}
+    ours = {p.relative_to(root/'craft_nb').as_posix() for p in root.glob('craft_nb/**/*.py')}
     assert ours == set(exported), 'modules without a notebook, or not exported: run `make export`'
 
 def test_export_in_sync(exported):
