@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['uploaded', 'best_temperature', 'folds', 'logit_spread', 'hold_out', 'describe_fingerprint', 'check_box', 'NamedBox',
-           'BoxClassifier', 'write_classifier', 'read_classifier']
+           'BoxClassifier', 'describe_classifier', 'write_classifier', 'read_classifier']
 
 # %% ../nbs/10_classifier.ipynb #10-003
 import json
@@ -20,6 +20,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from torch import Tensor
 
 # %% ../nbs/10_classifier.ipynb #10-004
+from . import __version__
 from .blackbox import BlackBox, ImageSet
 from .pictures import as_labels, as_pictures
 from .losses import cross_entropy
@@ -48,14 +49,20 @@ def best_temperature(Y: Tensor, # (N, K) logits of pictures that were not learne
     return float(np.exp(found.x))
 
 # %% ../nbs/10_classifier.ipynb #10-017
-def folds(y: np.ndarray,  # (N,) classes
-          n: int          # folds
-         ) -> np.ndarray: # (N,) numbers of folds
-    "Send the j-th picture of each class to fold j mod n."
+def folds(y: np.ndarray,   # (N,) classes
+          n: int,          # folds
+          seed: int|None=None # of a draw; None: in the order given
+         ) -> np.ndarray:  # (N,) numbers of folds
+    "Send the j-th picture of each class to fold j mod n; with a draw, count on from class to class."
     fold = np.zeros(len(y), int)
-    for k in np.unique(y):
-        own = y == k
-        fold[own] = np.arange(own.sum()) % n
+    if seed is None:
+        for k in np.unique(y):
+            own = y == k
+            fold[own] = np.arange(own.sum()) % n
+        return fold
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed)).numpy()
+    order = order[np.argsort(y[order], kind='stable')]
+    fold[order] = np.arange(len(y)) % min(n, len(y))
     return fold
 
 def logit_spread(Y: Tensor # (N, K) logits
@@ -195,25 +202,37 @@ class BoxClassifier(ClassifierMixin, BaseEstimator):
     def __deepcopy__(self, memo): return self._made_of(deepcopy(self._learned(), memo))
 
 # %% ../nbs/10_classifier.ipynb #10-036
+def describe_classifier(clf # fitted, or not
+                       ) -> dict: # what JSON holds
+    "Return what tells how a classifier was made: version, settings, its box."
+    settings = clf.get_params(deep=False)
+    box = settings.pop('box')
+    return dict(version=__version__, settings=settings, classnames=list(box.classnames), box=box.spec,
+                fingerprint=box.fingerprint())
+
 def write_classifier(folder,        # made if missing
                      tensors: dict, # by name
                      info: dict):   # what JSON holds
     "Write a fitted classifier: `classifier.safetensors` and `classifier.json`."
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.contiguous() for k, v in tensors.items()}, folder/'classifier.safetensors')
-    (folder/'classifier.json').write_text(json.dumps(info, indent=1))
+    own = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}  # two names may share one tensor
+    save_file(own, folder/'classifier.safetensors')
+    (folder/'classifier.json').write_text(json.dumps(info, indent=1), encoding='utf-8')
 
-def read_classifier(folder,     # as `write_classifier` wrote it
-                    needs,      # keys of the JSON that must be there
-                    of: str     # the class that reads, for the message
-                   ) -> tuple:  # (info, tensors by name)
-    "Read a fitted classifier; raise ValueError if it is of another class or damaged."
-    info = json.loads((Path(folder)/'classifier.json').read_text())
+def read_classifier(folder,        # as `write_classifier` wrote it
+                    box: BlackBox, # a box with the same class names and model
+                    needs,         # keys of the JSON that must be there
+                    of: str        # the class that reads, for the message
+                   ) -> tuple:     # (info, tensors by name)
+    "Read a fitted classifier; raise ValueError if it is of another class or model, or damaged."
+    info = json.loads((Path(folder)/'classifier.json').read_text(encoding='utf-8'))
     absent = [k for k in needs if k not in info]
     if absent:
         raise ValueError(f'{folder} holds no classifier of this {of} (no {absent[0]}): '
                          'it is of another method or an older version; fit again')
-    try: return info, load_file(Path(folder)/'classifier.safetensors')
+    try: tensors = load_file(Path(folder)/'classifier.safetensors')
     except SafetensorError as e:
         raise ValueError(f'{folder}/classifier.safetensors is damaged ({e}): fit again') from None
+    check_box(box, info['classnames'], info['fingerprint'])
+    return info, tensors

@@ -25,7 +25,7 @@ from .prompts import PromptSpace
 from .cmaes import CMAES
 from .refiner import Refiner
 from .losses import cross_entropy, prompt_loss, refiner_loss
-from .classifier import (BoxClassifier, best_temperature, check_box, folds, hold_out, logit_spread,
+from .classifier import (BoxClassifier, best_temperature, folds, hold_out, logit_spread,
                                  read_classifier, write_classifier)
 from .config import Account, CraFTConfig, STEPS, preset_config, resolved
 
@@ -405,8 +405,7 @@ class CraFT(BoxClassifier):
     def load(cls, folder,     # as `save` wrote it
              box: BlackBox):  # a box with the same class names and model
         "Read a fitted classifier back."
-        info, tensors = read_classifier(folder, ('switches', 'temperature', 'fingerprint'), 'CraFT')
-        check_box(box, info['classnames'], info['fingerprint'])
+        info, tensors = read_classifier(folder, box, ('switches', 'temperature', 'fingerprint'), 'CraFT')
         self = cls(box, info['preset'], info['seed'], **info['switches'])
         self.config_ = CraFTConfig(**info['switches'])
         self.classes_ = np.arange(len(box.classnames))

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TEMPLATE', 'ASSETS', 'TASKS', 'SUITE', 'HEADROOM', 'SATURATED', 'ELEVEN', 'DEBIAN', 'BENCHMARKS', 'sample', 'sheet',
-           'FewShotTask', 'too_few_error', 'check_classes', 'make_task', 'asset_rows', 'Table', 'digit_rows', 'plain',
-           'canonical', 'benchmark', 'own_path', 'unknown_task_error', 'is_on_disk', 'disk_rows', 'find_rows',
-           'source_bytes', 'table_key', 'fewshot', 'task_line', 'tasks']
+           'FewShotTask', 'too_few_error', 'check_classes', 'make_task', 'asset_text', 'asset_rows', 'Table',
+           'digit_rows', 'plain', 'canonical', 'benchmark', 'own_path', 'unknown_task_error', 'is_on_disk', 'disk_rows',
+           'find_rows', 'source_bytes', 'table_key', 'fewshot', 'task_line', 'tasks']
 
 # %% ../nbs/03_data.ipynb #03-003
 import csv, difflib, json, os, pkgutil, re, warnings
@@ -169,6 +169,11 @@ def make_task(
 
 # %% ../nbs/03_data.ipynb #03-042
 ASSETS = Path(str(files('craft_nb')))/'assets'
+
+def asset_text(name:str)->str: # Of a file in `craft_nb/assets`
+    "Read a text file of the package"
+    return (ASSETS/name).read_text(encoding='utf-8')
+
 TASKS = json.loads((ASSETS/'tasks.json').read_text(encoding='utf-8')) # name -> what it shows
 SUITE = {o: TASKS[o] for o in ('icons', 'badges', 'counts', 'letters', 'writing', 'typefaces')}
 HEADROOM = ['icons', 'letters', 'badges', 'fashion', 'digits', 'counts', 'writing', 'typefaces']

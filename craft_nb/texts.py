@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['POOL', 'PROMPT_WORDS', 'RIDGES', 'check_templates', 'fill', 'TextBlackBox', 'TextOnly', 'insert_words', 'mixture',
-           'objective', 'fit_weights', 'folds', 'held_out_loss', 'choose_ridge', 'prune', 'new_texts', 'ask_centred',
-           'refiner_training', 'FittedMixture', 'HardPrompts']
+           'objective', 'fit_weights', 'drawn_folds', 'held_out_loss', 'choose_ridge', 'prune', 'new_texts',
+           'ask_centred', 'refiner_training', 'FittedMixture', 'HardPrompts']
 
 # %% ../nbs/22_texts.ipynb #22-003
 import numpy as np, torch
@@ -17,12 +17,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 from .pictures import as_labels
-from .blackbox import BlackBox, ImageSet
+from .blackbox import BlackBox, ImageSet, WrappedBox
 from .refiner import Refiner
 from .losses import refiner_loss
-from .classifier import BoxClassifier, uploaded
+from .classifier import (BoxClassifier, describe_classifier, folds, read_classifier, uploaded,
+                                 write_classifier)
 from .heads import centred
-from .probes import asset_text, describe, read_classifier, write_classifier
+from .data import asset_text
 
 # %% ../nbs/22_texts.ipynb #22-011
 def check_templates(templates  # a template, or several
@@ -78,7 +79,7 @@ class TextBlackBox(BlackBox):
         return torch.stack(list(self.ask_each(templates, images)))
 
 # %% ../nbs/22_texts.ipynb #22-016
-class TextOnly(TextBlackBox):
+class TextOnly(TextBlackBox, WrappedBox):
     "Use the texts of a CLIP box alone, with its ledger and image sets."
     def __init__(self, box): # a `CLIPBlackBox`, whose model answers
         try: options = signature(box.with_texts).parameters
@@ -87,21 +88,12 @@ class TextOnly(TextBlackBox):
             given = type(box).__name__
             raise TypeError(f'TextOnly takes a CLIPBlackBox, not a {given}: '
                             'put another model behind a CallableBlackBox')
-        self.box = box
-        self.classnames = box.classnames
-        self.ledger = box.ledger
-        self.access = box.access
-        self.spec = box.spec
-        self._store = box._store
-        self._paid = box._paid
-
-    def _encode(self, pictures, **kw): return self.box._encode(pictures, **kw)
+        WrappedBox.__init__(self, box)
 
     def _scores(self, texts, kept):
         nothing = self.box._embed('')[None]
         return self.box.with_texts(texts, ending='')._logits(nothing, kept)[0]
 
-    def fingerprint(self): return self.box.fingerprint() # of the model
 
 # %% ../nbs/22_texts.ipynb #22-030
 POOL = tuple(asset_text('prompt_pool.txt').splitlines())
@@ -162,18 +154,11 @@ def fit_weights(Z: Tensor,   # (T, N, K) centred logits; the penalty pulls to th
 # %% ../nbs/22_texts.ipynb #22-057
 RIDGES = .001, .003, .01, .03, .1, .3, 1., 3.
 
-def folds(y: Tensor,  # (N,) classes
-          k: int=4,   # folds, at most
-          seed: int=0 # of the draw
-         ) -> Tensor: # (N,) fold of each
-    "Spread each class over the folds."
-    gen = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(y), generator=gen)
-    order = order[y[order].argsort(stable=True)]
-    count = torch.arange(len(y))
-    f = torch.empty_like(y)
-    f[order] = count % min(k, len(y))
-    return f
+def drawn_folds(y: Tensor,   # (N,) classes
+                seed: int=0  # of the draw
+               ) -> Tensor:  # (N,) fold of each, four at most
+    "Spread each class over four folds."
+    return torch.from_numpy(folds(y.numpy(), 4, seed))
 
 # %% ../nbs/22_texts.ipynb #22-059
 def held_out_loss(Z: Tensor,    # (T, N, K) centred logits
@@ -197,7 +182,7 @@ def choose_ridge(Z: Tensor,  # (T, N, K) centred logits
                 ) -> tuple:  # the best strength, {strength: nats held back}
     "Choose the strength with the least cross-entropy on pictures held back."
     if len(y) < 2: return .1, {}
-    f = folds(y, seed=seed)
+    f = drawn_folds(y, seed)
     loss = {r: held_out_loss(Z, y, f, r) for r in RIDGES}
     return min(loss, key=loss.get), loss
 
@@ -286,14 +271,14 @@ class FittedMixture(BoxClassifier):
             for k, v in self.refiner_.state_dict().items(): tensors[f'refiner.{k}'] = v
         kind = getattr(self.box, 'kind', None)
         info = dict(texts=self.templates_, ridge=self.ridge_, kind=kind, history=self.history_)
-        write_classifier(folder, tensors, describe(self) | info)
+        write_classifier(folder, tensors, describe_classifier(self) | info)
 
     @classmethod
     def load(cls, folder,       # as `save` wrote it
              box: BlackBox      # a box with the same class names and model
             ) -> 'HardPrompts': # fitted
         "Read a fitted classifier back."
-        info, tensors = read_classifier(folder, box)
+        info, tensors = read_classifier(folder, box, ('settings', 'texts', 'ridge'), 'HardPrompts')
         if info['kind']: box.settle_kind(info['kind'])
         self = cls(box, **info['settings'])
         self.templates = tuple(self.templates)     # JSON has lists only
