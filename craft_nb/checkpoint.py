@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from . import __version__
 from .blackbox import BlackBox, WrappedBox, digest
-from .config import Account, COUNTS, query_cost
+from .config import Account, COUNTS, CraFTConfig, query_cost
 from .craft import CraFT, RunState, add_view, centre_of, load_refiner, new_refiner, refiner_tensors
 from .files import CorruptCheckpointError, content, locked, read_tensors, write_tensors
 
@@ -177,15 +177,16 @@ def check_info(info: dict): # as a state holds it
     if not _makes_sense(info): raise CorruptCheckpointError('what it says of the run makes no sense')
 
 # %% ../nbs/18_checkpoint.ipynb #18-031
-def task_of(clf: CraFT,  # with its settings resolved, in `config_`
-            pictures,    # N
-            y: Tensor    # (N,) labels
-           ) -> dict:    # what JSON holds
+def task_of(clf: CraFT,
+            config: CraFTConfig, # of the run
+            pictures,            # N
+            y: Tensor            # (N,) labels
+           ) -> dict:            # what JSON holds
     "Collect all that a run depends on, by name."
     box = clf.box
     seen = digest(*[content(pictures[i]) for i in range(len(pictures))])
     task = dict(version=__version__, box=box.fingerprint(), classnames=box.classnames,
-                preset=clf.preset, seed=clf.seed, **asdict(clf.config_),
+                preset=clf.preset, seed=clf.seed, **asdict(config),
                 max_bytes=box.max_bytes, max_candidates=box.max_candidates, labels=digest(y), pictures=seen)
     return json.loads(json.dumps(task, default=str))
 
@@ -239,12 +240,13 @@ class StateFolder:
 # %% ../nbs/18_checkpoint.ipynb #18-034
 class KeptAccount(Account):
     "Keep a fit in a folder: each answer before it is used, the state after each generation."
-    def __init__(self, clf: CraFT,  # with its settings resolved
-                 pictures,          # N
-                 y: Tensor,         # (N,) labels
-                 folder):           # made if missing
-        self.states = StateFolder(folder, task_of(clf, pictures, y))
-        super().__init__(clf.box, clf.config_)
+    def __init__(self, clf: CraFT,
+                 config: CraFTConfig, # of the run
+                 pictures,            # N
+                 y: Tensor,           # (N,) labels
+                 folder):             # made if missing
+        self.states = StateFolder(folder, task_of(clf, config, pictures, y))
+        super().__init__(clf.box, config)
         self.owner = clf.box
         self.box = Journal(clf.box, self.states.folder, self.info['run'])
         self.done = self.info['done']
@@ -341,15 +343,17 @@ class Checkpoint:
         "Keep the folder to this process for a `with`; raise BlockingIOError if another has it."
         return locked(self.folder)
 
-    def account(self, clf: CraFT, # with its settings resolved
-                pictures,         # N
-                y: Tensor         # (N,) labels
+    def account(self, clf: CraFT,
+                config: CraFTConfig, # of the run
+                pictures,            # N
+                y: Tensor            # (N,) labels
                ) -> KeptAccount:
         "Find the run in the folder, or begin one."
-        return KeptAccount(clf, pictures, y, self.folder)
+        return KeptAccount(clf, config, pictures, y, self.folder)
 
-    def check(self, clf: CraFT, # with its settings resolved
-              pictures,         # N
-              y: Tensor):       # (N,) labels
+    def check(self, clf: CraFT,
+              pictures,          # N, as for `fit`
+              labels):           # (N,) class indices
         "Raise ValueError if the folder keeps another run than this one would be."
-        StateFolder(self.folder, task_of(clf, pictures, y)).read()
+        y, config = clf.check(pictures, labels)
+        StateFolder(self.folder, task_of(clf, config, pictures, y)).read()

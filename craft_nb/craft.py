@@ -344,7 +344,7 @@ class CraFT(BoxClassifier):
         if checkpoint is None: return self._run(Account(self.box, self.config_), pictures, y, callback)
         check_checkpoint(checkpoint)
         with checkpoint.lock():
-            account = checkpoint.account(self, pictures, y)
+            account = checkpoint.account(self, self.config_, pictures, y)
             return self._run(account, pictures, y, callback)
 
     def _run(self, account, pictures, y, callback):

@@ -10,11 +10,12 @@ import json, time
 from pathlib import Path
 import torch
 from fastcore.script import call_parse
-from craft_nb.clip import CLIPBlackBox, IMAGENET_CLASSNAMES, matmul_rate
+from craft_nb.clip import CLIPBlackBox, IMAGENET_CLASSNAMES
+from craft_nb.lab.speed import matmul_rate
 from craft_nb.tower import PRECISIONS
 from craft_nb.craft import CraFT
 from craft_nb.data import fewshot
-from craft_nb.speed import Rehearsal, limits, needed, profile_run
+from craft_nb.lab.speed import Rehearsal, needed, profile_run, time_limits
 
 def say(*o): print(time.strftime('%H:%M:%S'), *o, flush=True)
 
@@ -52,7 +53,7 @@ def largest_run(device, classes, shots, generations):
     box, N = Rehearsal(('RN50', 'random'), names, device=device, precision='bf16'), shots*classes
     rates = {p: matmul_rate(d, device) for p, d in PRECISIONS.items()}
     ms, parts = profile_run(box, range(N), generations)
-    res = dict(classes=classes, pictures=N, generations=generations, generation_ms=ms, run_seconds=8000//41*ms/1e3, parts_ms=parts, limit_ms=limits(box, N, rates),
+    res = dict(classes=classes, pictures=N, generations=generations, generation_ms=ms, run_seconds=8000//41*ms/1e3, parts_ms=parts, limit_ms=time_limits(box, N, rates),
                petaflop=8000//41*sum(needed(box, N).values())/1e15, rates_gflops={k: v/1e6 for k, v in rates.items()},
                memory_gib=torch.cuda.max_memory_allocated()/2**30 if device == 'cuda' else None)
     say(json.dumps(res, indent=1))

@@ -5,8 +5,8 @@ RUN = """
 import re, torch
 from pathlib import Path
 from craft_nb.clip import IMAGENET_CLASSNAMES
-from craft_nb.collab import CraFT
-from craft_nb.speed import Rehearsal
+from craft_nb.craft import CraFT
+from craft_nb.lab.speed import Rehearsal
 box = Rehearsal('craft-mini', IMAGENET_CLASSNAMES)
 clf = CraFT(box, budget=41).fit(range(16000), torch.arange(16000) % 1000)
 assert box.ledger.queries == 41 and box.ledger.bytes_out > 41*16000*1000*4 and clf.history_[0]['fitness'] > 0

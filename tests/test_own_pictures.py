@@ -198,12 +198,12 @@ def test_failed_command(here, emoji, said, words):
 def stopped(here, emoji, said, monkeypatch):
     "A fit that was stopped in its third generation"
     save(emoji, 'pets', ['bird', 'fruit']); save(emoji, 'other/pets', ['tool', 'meal'])
-    whole = CraFT._generation
-    def stop(clf):
-        if len(clf.history_) == 2: raise KeyboardInterrupt
-        return whole(clf)
+    whole = CraFT.search
+    def stop(clf, run):
+        if len(run.history) == 2: raise KeyboardInterrupt
+        return whole(clf, run)
     with monkeypatch.context() as m:
-        m.setattr(CraFT, '_generation', stop)
+        m.setattr(CraFT, 'search', stop)
         assert 'it goes on with: craft-nb fit --resume q' in said('fit pets --out q --shots 2 --budget 205 --methods craft --quiet')
     assert not report('q')['runs']
 

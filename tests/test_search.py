@@ -1,13 +1,14 @@
 "What a generation computes: in pieces, in the box's precision, and nothing that has no say."
 import pytest, torch
 from craft_nb import craft as collab
-from craft_nb.cli import DEMO, METHODS, compare, task_names
+from craft_nb.cli import DEMO_TASKS, task_names
+from craft_nb.lab.reports import FIT_METHODS, compare
 from craft_nb.clip import CLIPBlackBox
 from craft_nb.craft import CraFT, fitness_of
 from craft_nb.data import ELEVEN, fewshot
 from craft_nb.losses import cross_entropy, prompt_loss
 from craft_nb.refiner import Refiner
-from craft_nb.speed import least_ms, needed
+from craft_nb.lab.speed import least_ms, needed
 
 @pytest.fixture(scope='module')
 def task(): return fewshot('writing', 2, 1)
@@ -76,4 +77,4 @@ def test_watched(tmp_path, capsys):
     assert [round(h['fitness'], 4) for h in alone.history_] == [h['fitness'] for h in row['history']]
 
 def test_eleven():
-    assert task_names('eleven') == ELEVEN and set(DEMO) < set(ELEVEN)
+    assert task_names('eleven') == ELEVEN and set(DEMO_TASKS) < set(ELEVEN)
