@@ -12,7 +12,6 @@ from copy import copy
 from dataclasses import dataclass
 from hashlib import sha256
 import torch
-from fastcore.basics import patch
 from torch import Tensor
 
 # %% ../nbs/01_blackbox.ipynb #01-015
@@ -30,7 +29,7 @@ class Ledger:
     bytes_in: int = 0          # bytes of pictures, texts and prompts sent to the box
     bytes_out: int = 0         # bytes of logits and embeddings sent back
     seconds: float = 0.        # time spent inside the box
-    encoded: int = 0           # pictures encoded again, each under a visual prompt
+    encoded: int = 0           # pictures encoded again, each under a visual prompt (`38_visual`)
     texts: int = 0             # texts scored: K class names for each candidate
 
     @property
@@ -87,7 +86,6 @@ class BlackBox:
     precision = 'fp32'    # of the box's arithmetic where it has a choice; also of the refiner in the search
     takes_names = False   # `_encode` and `_logits` take name=..., which marks a request that is sent again
     spec = {}             # what a user needs to open the same box again
-    offers = {}           # kinds of visual prompt that the box takes, and their shapes (`38_visual`)
 
     def __init__(self, classnames: list, # K class names
                  budget: int|None=None): # queries the owner allows in all; None: no cap
@@ -108,14 +106,10 @@ class BlackBox:
     def _logits(self, prompts, features): raise NotImplementedError # (P, n, d), features -> (P, N, K)
 
     def upload(self, pictures,   # a sequence of N pictures (what a box accepts is its own affair)
-               keep: bool=False, # the pictures too, for queries with visual prompts
                **kw              # options a box may offer
               ) -> ImageSet:
         "Send pictures once; later queries name them by the handle."
         if not len(pictures): raise ValueError('no pictures to upload: the sequence is empty')
-        if keep and not self.offers:
-            raise ValueError('this box takes no visual prompts: leave keep=True out')
-        if keep: kw['keep'] = True
         with self._clock(): features, size = self._encode(pictures, **kw)
         images = ImageSet(uuid.uuid4().hex, len(pictures))
         self._store[images.id] = features
@@ -136,26 +130,21 @@ class BlackBox:
         return p0
 
     def query_chunks(self, prompts: Tensor,     # (P, n, d) soft prompts
-                     images: ImageSet,          # a handle from `upload`
-                     visual: Tensor|None=None): # visual prompts (P, ...), of a kind that the box `offers`
+                     images: ImageSet):         # a handle from `upload`
         "Yield logits (p, N, K) of consecutive candidates, in pieces under `max_bytes`; p queries each."
         check_prompts(prompts)
         if images.id not in self._store:
             raise KeyError(f'unknown image set {images.id}: upload the pictures to this box first')
         self.ledger.check(len(prompts))
-        if visual is not None:
-            yield from self._visual_chunks(prompts, images, visual)
-            return
         step = min(self.max_candidates, piece_size(self.max_bytes, len(images), len(self.classnames)))
         for p in prompts.split(step):
             yield self._charge(lambda: self._logits(p, self._store[images.id]), len(p), 0, p)
 
     def query(self, prompts: Tensor,    # (P, n, d) soft prompts
-              images: ImageSet,         # a handle from `upload`
-              visual: Tensor|None=None  # visual prompts (P, ...), one a candidate
+              images: ImageSet          # a handle from `upload`
              ) -> Tensor:               # (P, N, K) logits Y_I
         "Score P prompt candidates on N uploaded pictures: P queries."
-        return torch.cat(list(self.query_chunks(prompts, images, visual)))
+        return torch.cat(list(self.query_chunks(prompts, images)))
 
     def left(self) -> float: # infinite without a cap
         "Return the queries that this box still allows."
@@ -205,34 +194,6 @@ class BlackBox:
         self.access.add('predictions')
         return logits
 
-# %% ../nbs/01_blackbox.ipynb #01-068
-@patch
-def check_visual(self: BlackBox, visual: Tensor, # (P, ...)
-                 P: int                          # candidates
-                ) -> str:                        # the kind
-    "Return the kind of visual prompts; raise ValueError unless the box offers it, one a candidate."
-    for kind, shape in self.offers.items():
-        fits = len(shape) == visual.ndim - 1 and all(a in (None, b) for a, b in zip(shape, visual.shape[1:]))
-        if fits and len(visual) == P: return kind
-    what = ', '.join(f'{k} of shape {v}' for k, v in self.offers.items()) or 'none at all'
-    raise ValueError(f'visual prompts of shape {tuple(visual.shape)} for {P} candidates: this box takes {what} '
-                     '(None: any number), one a candidate')
-
-@patch
-def _seen(self: BlackBox, prompt, visual, pictures): # (n, d), a visual prompt, kept pictures -> (N, K)
-    raise NotImplementedError
-
-@patch
-def _visual_chunks(self: BlackBox, prompts, images, visual):
-    kind = self.check_visual(visual, len(prompts))
-    kept = self._store[images.id]
-    if not hasattr(kept, 'pictures'):
-        raise ValueError('this image set holds features only: upload the pictures with keep=True '
-                         'to send visual prompts with them')
-    if kind == 'tokens': self.access.add('architecture')
-    for p, v in zip(prompts, visual):
-        yield self._charge(lambda: self._seen(p, v, kept)[None], 1, len(images), p, v)
-
 # %% ../nbs/01_blackbox.ipynb #01-074
 def _as_bytes(part):
     if isinstance(part, bytes): return part
@@ -257,7 +218,6 @@ class WrappedBox(BlackBox):
     access = property(lambda self: self.box.access)
     classnames = property(lambda self: self.box.classnames)
     spec = property(lambda self: self.box.spec)
-    offers = property(lambda self: self.box.offers)
     precision = property(lambda self: self.box.precision)
     max_bytes = property(lambda self: self.box.max_bytes)
     max_candidates = property(lambda self: self.box.max_candidates)

@@ -134,33 +134,37 @@ class BoxClassifier(ClassifierMixin, BaseEstimator):
     "Classify pictures by a box: a learned prompt, and perhaps a refiner on its predictions."
     refiner_ = None
     temperature_ = 1.      # probabilities are the softmax of logits over this
+    fitted_by = 'prompt_'  # the attribute that a fit sets
 
     def check_labels(self, pictures, # N pictures, or an `ImageSet` of them
-                     labels          # (N,) class indices 0 to K-1
+                     labels,         # (N,) class indices 0 to K-1
+                     each: int=0     # pictures that every class must have
                     ) -> Tensor:     # (N,) class indices
         "Return the labels as a tensor, and set `classes_`; raise ValueError for labels that do not fit."
-        y = as_labels(labels, len(pictures), len(self.box.classnames))
-        self.classes_ = np.arange(len(self.box.classnames))
+        names = self.box.classnames
+        y = as_labels(labels, len(pictures), len(names))
+        self.classes_ = np.arange(len(names))
+        few = (y.bincount(minlength=len(names)) < each).nonzero()
+        if len(few):
+            k = int(few[0])
+            found = int((y == k).sum()) or 'no'
+            wanted = 'one' if each == 1 else each
+            raise ValueError(f'{found} picture of class {k} ({names[k]}): expected {wanted} of each at least')
         return y
 
     def check_fitted(self):
         "Raise ValueError if nothing was learned yet."
-        if not hasattr(self, 'prompt_'):
+        if not hasattr(self, self.fitted_by):
             name = type(self).__name__
             raise ValueError(f'this {name} is not fitted yet: call fit(pictures, labels) first')
-
-    def visual(self) -> Tensor: # (1, ...), or None
-        "Return the visual prompt to send with the pictures, if the method learns one."
-        return None
 
     @torch.no_grad()
     def decision_function(self, pictures # N pictures, or an `ImageSet` of them
                          ) -> Tensor:    # (N, K) refined logits Y_O
         "Return the logits of pictures; one query."
         self.check_fitted()
-        visual = self.visual()
-        with uploaded(self.box, pictures, keep=visual is not None) as images:
-            Y = self.box.query(self.prompt_[None], images, visual)[0]
+        with uploaded(self.box, pictures) as images:
+            Y = self.box.query(self.prompt_[None], images)[0]
         if self.refiner_ is None: return Y
         return self.refiner_.to(Y.device)(Y)
 

@@ -102,7 +102,7 @@ def confirm_service(model: str,  # that a file names: an address, or a model of 
 # %% ../nbs/45_cli.ipynb #45-027
 def print_spread(runs: list): # of a report
     "Print mean and spread over seeds, a line a task, and the mean over tasks."
-    from craft_nb.plots import spread
+    from craft_nb.lab.statistics import spread
     found = spread(runs)
     methods = list(dict.fromkeys(r['method'] for r in runs))
     tasks = list(dict.fromkeys(r['task'] for r in runs))
@@ -152,7 +152,7 @@ def run_advise(c: dict,              # arguments of `fit`
                insecure: bool=False): # allow plain http beyond this machine
     "Print which method to try, a line a task; spend a query each, and write nothing."
     from craft_nb.data import fewshot
-    from craft_nb.local import advise
+    from craft_nb.rivals.local import advise
     box = None
     for name in task_names(c['task']):
         task = fewshot(name, c['shots'], c['seed'])

@@ -3,7 +3,7 @@ import json, sys
 from functools import lru_cache
 from pathlib import Path
 import torch
-from craft_nb.ablations import ece
+from craft_nb.lab.statistics import ece
 from craft_nb.clip import CLIPBlackBox
 from craft_nb.classifier import best_temperature, logit_spread
 from craft_nb.craft import CraFT, held_out_logits

@@ -13,7 +13,7 @@ from fastcore.script import call_parse
 from craft_nb.clip import CLIPBlackBox
 from craft_nb.craft import CraFT
 from craft_nb.data import ELEVEN, fewshot
-from craft_nb.local import Pixels, encode, load_encoder, regress
+from craft_nb.rivals.local import Pixels, load_encoder, regress
 
 def once(pictures, encode, known):
     "Features of pictures, each encoded when it first comes: the draws of a task share their test pictures"
@@ -52,7 +52,7 @@ def main(tasks: str=','.join(ELEVEN), # names with commas between
     network = load_encoder()
     rows = []
     for name in tasks.split(','):
-        for row in rows_of(name, model, lambda o: encode(*network, o)):
+        for row in rows_of(name, model, network):
             rows.append(row)
             print(row, flush=True)
     Path(out).write_text('[\n' + ',\n'.join(map(json.dumps, rows)) + '\n]\n')

@@ -8,13 +8,14 @@ import json, time, torch
 from math import ceil
 from pathlib import Path
 from fastcore.script import call_parse
-from craft_nb.ablations import measures, read_lines
+from craft_nb.lab.statistics import measures, read_lines
 from craft_nb.blackbox import digest
 from craft_nb.clip import CLIPBlackBox, IMAGENET_CLASSNAMES, white_box
 from craft_nb.craft import CraFT
 from craft_nb.data import fewshot
 from craft_nb.pictures import Pictures
-from craft_nb.experiments import append, versions
+from craft_nb.lab.experiments import versions
+from craft_nb.lab.statistics import append_line
 from craft_nb.service.policy import DEFENCES, Policy, PolicyBox, agreement, recovered, stolen
 
 EIGHT = 'fashion', 'digits', 'emoji', 'clipart', 'animal_kinds', 'food_kinds', 'travel_kinds', 'object_kinds'
@@ -101,5 +102,5 @@ def main(out: str='nbs/results/leaks.jsonl',  # where the lines go
             thief = thief or Thief()
             result = thief(c)
         else: result = user(c)
-        append(Path(out), c | result | versions())
+        append_line(Path(out), c | result | versions())
         print(c['kind'], c['defence'], c.get('task', ''), c.get('seed', ''))

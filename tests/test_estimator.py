@@ -4,12 +4,12 @@ from copy import deepcopy
 import joblib, numpy as np, pytest, torch
 from sklearn.base import clone
 from conftest import name, notebooks
-from craft_nb.ablations import PAPER
+from craft_nb.lab.grids import PAPER
 from craft_nb.clip import CLIPBlackBox
 from craft_nb.checkpoint import Checkpoint
 from craft_nb.craft import CraFT
 from craft_nb.data import fewshot
-from craft_nb.experiments import CLASSES
+from craft_nb.lab.experiments import CLASSES
 from craft_nb.hybrids import CraFTJoint, CraFTProbes
 from craft_nb.probes import Probes
 

@@ -3,7 +3,7 @@ import csv, json
 from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
-from craft_nb.ablations import ece
+from craft_nb.lab.statistics import ece
 from craft_nb.blackbox import BlackBox
 from craft_nb.clip import CLIPBlackBox
 from craft_nb.cli import main

@@ -4,7 +4,7 @@ import numpy as np, pytest, torch
 from conftest import py
 from craft_nb.clip import CLIPBlackBox
 from craft_nb.data import fewshot
-from craft_nb.experiments import kind_of
+from craft_nb.lab.experiments import method_class
 from craft_nb.hybrids import CraFTJoint, CraFTProbes
 from craft_nb.probes import IMAGENET_NAMES, PROBE_WORDS, Probes
 from craft_nb.texts import HardPrompts, POOL, PROMPT_WORDS, check_templates
@@ -36,7 +36,7 @@ def test_light_import():
 # --- names in committed lines
 
 @pytest.mark.parametrize('name', ['craft_nb.probes.Probes', 'craft_nb.probes.CraFTProbes', 'craft_nb.probes.CraFTJoint', 'craft_nb.texts.HardPrompts'])
-def test_names_in_lines(name): assert kind_of(name).__name__ == name.rpartition('.')[2]
+def test_names_in_lines(name): assert method_class(name).__name__ == name.rpartition('.')[2]
 
 # --- settings
 

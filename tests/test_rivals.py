@@ -1,19 +1,24 @@
 "Rivals are what they are called: each as its authors run it, or with the difference named and tested."
+import pickle
+from copy import deepcopy
 import numpy as np, pytest, timm, torch
 from fastcore.basics import ifnone
-from craft_nb.ablations import make_cell
-from craft_nb.baselines import CoOp, ZeroShot
+from craft_nb.lab.grids import make_cell
+from craft_nb.rivals.prompts import CoOp, ZeroShot
+from craft_nb.blackbox import BudgetExceeded, ImageSet
 from craft_nb.cli import main
 from craft_nb.clip import CLIPBlackBox
 from craft_nb.config import PRESETS
 from craft_nb.craft import CraFT
 from craft_nb.pictures import augment
 from craft_nb.data import fewshot
-from craft_nb.experiments import SENTENCES, Trace, make_method
-from craft_nb.features import TipAdapter, tip_logits
-from craft_nb.local import AReS, LocalProbe, Pixels, Regression, advise, encode, label_map, load_encoder, pick_method
+from craft_nb.lab.experiments import OWN_SENTENCE, Trace, make_method
+from craft_nb.rivals.adapters import TipAdapter, tip_logits
+from craft_nb.rivals.ares import AReS, label_map
+from craft_nb.rivals.local import LocalProbe, Pixels, Regression, advise, load_encoder, pick_method
 from craft_nb.refiner import Refiner
-from craft_nb.visual import SPSA, BlackVIP
+from craft_nb.rivals.blackvip import BlackVIP, SPSAOptimizer
+from craft_nb.rivals.visual import CraFTvp, seeing
 
 @pytest.fixture(scope='module')
 def task():
@@ -82,7 +87,7 @@ def test_sentences(box, task):
     "A dataset's own sentence goes to every method whose authors take it"
     task = fewshot('typefaces', 4, 1)
     task.template = 'a centered satellite photo of {}, from above.'
-    for kind in SENTENCES:
+    for kind in OWN_SENTENCE:
         cell = make_cell(dict(methods=dict(m={'is': kind.__name__})), 'm', seed=1, budget=100)
         clf = make_method(cell, box, task)
         assert clf.box._ending == ', from above.'
@@ -94,12 +99,14 @@ def test_directions(box, task):
     "Five directions a step, two queries each; the guess is their mean"
     vip = BlackVIP(box, budget=25, size=32).fit(*task.train)
     assert [h['queries'] for h in vip.history_] == [10, 20]
-    one, five, loss = SPSA(torch.zeros(3), momentum=0.), SPSA(torch.zeros(3), momentum=0.), lambda w: (w*torch.tensor([1., 2, 3])).sum()
+    one, five = SPSAOptimizer(torch.zeros(3), momentum=0.), SPSAOptimizer(torch.zeros(3), momentum=0.)
+    def loss(w): return (w*torch.tensor([1., 2, 3])).sum()
     points = five.ask(5)
     five.tell([loss(w) for w in points])
     slopes = []
     for i in range(5):
-        one.w, one.k, one.d = torch.zeros(3), 1, five.d[i:i+1]
+        one.w = torch.zeros(3)
+        one.k, one.width, one.u = 1, five.width, five.u[i:i+1]
         one.tell([loss(points[i]), loss(points[5 + i])])
         slopes.append(one.w)
     torch.testing.assert_close(five.w, torch.stack(slopes).mean(0))
@@ -108,6 +115,41 @@ def test_underscores(box):
     "Names of folders: underscores are spaces to the model, and stay in the name"
     a, b = box.with_classes(['ankle_boot', 't_shirt']), box.with_classes(['ankle boot', 't shirt'])
     assert torch.equal(a._tokens, b._tokens) and a.classnames == ['ankle_boot', 't_shirt']
+
+# --- visual prompts
+
+@pytest.fixture(scope='module')
+def vit(): return CLIPBlackBox('craft-mini-vit', fewshot('typefaces', 4, 1).classnames)
+
+def test_visual_copies(vit, task, tmp_path):
+    "The visual prompt is learned state: pickled, copied and saved with the rest; it stands on no box"
+    box = vit.with_classes(task.classnames)
+    clf = CraFTvp(box, budget=26, popsize=12, seed=1).fit(*task.train)
+    Y = clf.decision_function(task.test[0])
+    assert clf.visual_.shape == (1, 8, 192) and not box._store and box.access == {'predictions', 'architecture'}
+    for again in (pickle.loads(pickle.dumps(clf)).attach(box), deepcopy(clf)): assert torch.equal(again.decision_function(task.test[0]), Y)
+    clf.save(tmp_path)
+    assert torch.equal(CraFTvp.load(tmp_path, box).decision_function(task.test[0]), Y)
+
+def test_visual_image_sets(vit, task):
+    "An image set of a plain box holds features only, and is refused with what to do; one of a VisualPromptBox is taken"
+    box = vit.with_classes(task.classnames)
+    clf = CraFTvp(box, budget=13, popsize=12, seed=1).fit(*task.train)
+    with pytest.raises(ValueError, match='holds features only'): clf.predict(box.upload(task.test[0]))
+    seen = seeing(box)
+    Y = clf.decision_function(task.test[0])
+    assert torch.equal(clf.set_params(box=seen).decision_function(seen.upload(task.test[0])), Y)
+
+def test_visual_refusals(vit):
+    "What a box does not take costs nothing"
+    box = seeing(vit.with_classes(['one', 'two']))
+    p0 = box.embed('a photo of a')[None]
+    with pytest.raises(KeyError, match='unknown image set'): box.query(p0, ImageSet('x', 1), torch.zeros(1, 8, 192))
+    images = box.upload(fewshot('typefaces', 1, 1).train[0])
+    with pytest.raises(ValueError, match='this box takes pixels of shape .* tokens of shape'): box.query(p0, images, torch.zeros(1, 8, 7))
+    with pytest.raises(ValueError, match='for 1 candidates'): box.query(p0, images, torch.zeros(2, 8, 192))
+    with pytest.raises(BudgetExceeded), box.ledger.limit(0): box.query(p0, images, torch.zeros(1, 8, 192))
+    assert box.ledger.queries == box.ledger.encoded == 0
 
 # --- methods that ask once, or not at all
 
@@ -124,9 +166,10 @@ def test_other_encoder(tmp_path, task):
     "Any network of timm, its weights from a file: the same features as the network that wrote it"
     net = timm.create_model('test_resnet', pretrained=False, num_classes=0).eval()
     torch.save(net.state_dict(), tmp_path/'w.pth')
-    mine, preprocess = load_encoder('test_resnet', str(tmp_path/'w.pth'))
-    x = torch.stack([preprocess(p) for p in task.train[0][:3]])
-    with torch.no_grad(): torch.testing.assert_close(encode(mine, preprocess, task.train[0][:3]), net(x), atol=1e-5, rtol=1e-4)
+    mine = load_encoder('test_resnet', str(tmp_path/'w.pth'))
+    pictures = task.train[0][:3]
+    x = torch.stack([mine.prepare(p) for p in pictures])
+    with torch.no_grad(): torch.testing.assert_close(mine(pictures), net(x), atol=1e-5, rtol=1e-4)
     with pytest.raises(ValueError, match='no model'): load_encoder('resnet7')
 
 def test_missing_package(monkeypatch):

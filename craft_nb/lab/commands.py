@@ -45,10 +45,10 @@ def table_notes(name: str,   # of a table
                 style=repr   # a `Table` -> text
                ) -> list:    # lines of text
     "Write what stands below a table."
-    from craft_nb.experiments import beyond
+    from craft_nb.lab.statistics import quality_table
     elsewhere = table.get('elsewhere', [])
     text = [f'- Not in the paper: {m} {n}. Source: {where}.' for m, n, where in elsewhere]
-    if name == 'table1': text += ['', 'More than accuracy:', '', style(beyond(lines))]
+    if name == 'table1': text += ['', 'More than accuracy:', '', style(quality_table(lines))]
     if name == 'table4':
         mb = 'user {user:.1f} MB, server {server:.1f} MB'.format(**sizes())
         text += ['', f'By shapes alone, RN50 and 1,000 classes: {mb} (paper 5.0 and 244.7).']
@@ -60,16 +60,16 @@ def view(spec: dict,   # a grid
          style=repr    # a `Table` -> text
         ) -> list:     # lines of text
     "Write a table, and what becomes of its claims."
-    from craft_nb.ablations import paper_table
+    from craft_nb.lab.grids import paper_table
     from craft_nb.data import Table
-    from craft_nb.experiments import costs
+    from craft_nb.lab.statistics import cost_table
     table = spec['tables'][name]
     kind = table.get('view')
     if kind == 'datasets': return [table['title'], '', style(table11())]
     notes = table_notes(name, table, lines, style)
     if kind == 'costs':
         paper = table.get('paper', {})
-        rows = Table([row | dict(paper=paper.get(row['method'])) for row in costs(lines)])
+        rows = Table([row | dict(paper=paper.get(row['method'])) for row in cost_table(lines)])
         return [table['title'], '', style(rows), *notes]
     title, cells, claims = paper_table(spec, name, lines)
     verdicts = [f'- {c}' for c in claims]
@@ -82,7 +82,7 @@ def draw(name: str,   # of a table or figure in the grid
         ) -> str:     # the figure's file, or None
     "Draw a figure of the paper beside the lines."
     from matplotlib import pyplot as plt
-    from craft_nb.experiments import figure2, figure3
+    from craft_nb.lab.plots import figure2, figure3
     figures = dict(figure2=figure2, figure3=figure3)
     if name not in figures or not lines: return None
     figures[name](lines).savefig(Path(out)/f'{name}.png', dpi=120)
@@ -95,7 +95,8 @@ def write_report(runs,              # folder with lines
                  spec: dict=None    # the grid; default: the paper's tables
                 ) -> str:           # the text of report.md
     "Write all tables and figures that the lines allow."
-    from craft_nb.ablations import PAPER, cells, lines_of, read_lines
+    from craft_nb.lab.grids import PAPER, cells, lines_of
+    from craft_nb.lab.statistics import read_lines
     from craft_nb.data import Table
     spec, out = spec or PAPER, Path(out or runs)
     every = read_lines(runs)
@@ -122,8 +123,9 @@ def run_tables(what: str,        # as for `load_grid`
                **kw              # as for `run_grid`
               ) -> str:          # what was printed
     "Run what is missing of one or more tables, and print them."
-    from craft_nb.ablations import cells, lines_of
-    from craft_nb.experiments import load_grid, run_grid
+    from craft_nb.lab.grids import cells, lines_of
+    from craft_nb.lab.experiments import run_grid
+    from craft_nb.lab.grids import load_grid
     spec, names = load_grid(what)
     grids = {n: cells(spec, n, quick, **(only or {})) for n in names}
     lines = run_grid(sum(grids.values(), []), out, **kw)
@@ -161,7 +163,7 @@ def grid_of(tasks: str,     # as `bench_command` takes it, as all below
 # %% ../../nbs/44_commands.ipynb #44-029
 def print_grids():
     "Print the names of the grids."
-    from craft_nb.ablations import PAPER
+    from craft_nb.lab.grids import PAPER
     for name, table in PAPER['tables'].items(): print(f'{name:12} {table["title"]}')
 
 def run_speed(out: str,        # folder

@@ -34,7 +34,7 @@ def measures_of(logits,             # (N, K)
                 y                   # (N,) classes
                ) -> dict:           # accuracy and ece in percent, nll in nats
     "Measure predictions: accuracy, NLL and ECE."
-    from craft_nb.ablations import measures
+    from craft_nb.lab.statistics import measures
     from craft_nb.losses import cross_entropy
     Y = logits.cpu().double()/temperature
     found = measures(Y, y)
@@ -48,7 +48,7 @@ def accuracy_notes(box,               # that is tuned
                    times: int=16      # in a run, about
                   ):                  # for `fit`; None for a box on another machine
     "Return a callback that notes the test accuracy in the history of a fit."
-    from craft_nb.ablations import measures
+    from craft_nb.lab.statistics import measures
     from craft_nb.clip import CLIPBlackBox
     if not isinstance(box, CLIPBlackBox): return None
     twin = box.twin()
@@ -90,7 +90,7 @@ def run_method(box,                  # a `BlackBox` for the task's classes
 def summary(runs: list  # rows of a report
            ) -> dict:   # task -> {method: accuracy, ..., queries, seconds}
     "Summarise a report: mean accuracies in percent, the most queries of a run, the seconds of all."
-    from craft_nb.plots import spread
+    from craft_nb.lab.statistics import spread
     tasks = {}
     for (task, method), (mean, deviation, _) in spread(runs).items():
         found = tasks.setdefault(task, {})
@@ -343,7 +343,7 @@ def remember(report: Comparison, # to save
 def finish(report: Comparison # with all its rows
           ) -> Comparison:    # the same
     "Remove what is no longer needed, and draw the figure."
-    from craft_nb.plots import report_figure
+    from craft_nb.lab.plots import report_figure
     with suppress(OSError): (report.out/'checkpoints').rmdir()     # it stays if a run is left in it
     report_figure(report.runs).savefig(report.out/'report.png', dpi=120)
     begun = ', '.join(sorted(p.name for p in report.out.glob('checkpoints/*')))

