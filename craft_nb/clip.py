@@ -5,19 +5,16 @@
 # %% auto #0
 __all__ = ['BUILT_IN', 'WEIGHTS', 'check_weights', 'load_open_clip', 'load_clip', 'prepare', 'name_tokens', 'narrow',
            'build_digest', 'CLIPEncoder', 'CLIPBlackBox', 'WhiteBox', 'white_box', 'with_vit', 'load_vit',
-           'load_openai', 'clock', 'matmul_rate', 'operations', 'sentences', 'tower_stages', 'tower_growth', 'Kept']
+           'load_openai']
 
 # %% ../nbs/05_clip.ipynb #05-003
 import json
-import time
 from copy import copy
-from functools import lru_cache
 from pathlib import Path
 import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
-from fastcore.basics import patch
 from open_clip import IMAGENET_CLASSNAMES
 from open_clip.transformer import VisionTransformer
 from safetensors.torch import load_file
@@ -25,7 +22,7 @@ from torch import Tensor, nn
 from .data import ASSETS
 from .pictures import as_pictures, open_picture
 from .blackbox import BlackBox, digest
-from .tower import PRECISIONS, TextTower, batched_features, naive_features, packed_features
+from .tower import PRECISIONS, TextTower
 
 # %% ../nbs/05_clip.ipynb #05-031
 BUILT_IN = 'craft-mini', 'craft-mini-vit'
@@ -169,6 +166,11 @@ class CLIPEncoder(BlackBox):
         "Return the text side of the model, as open_clip made it."
         return self._text
 
+    @property
+    def image_size(self) -> int: # pixels
+        "Return the side of the pictures as the model sees them."
+        return self._clip.visual.image_size[-1]
+
     def _batches(self, pictures): # -> (B, 3, H, W) and bytes received, a few at a time
         pictures = as_pictures(pictures)
         for i in range(0, len(pictures), self.batch_size):
@@ -222,7 +224,7 @@ class CLIPBlackBox(CLIPEncoder):
     @torch.no_grad()
     def _logits(self, prompts, kept): # (P, n, d), what `_encode` gave -> (P, N, K)
         self.check(prompts)
-        features = getattr(kept, 'features', kept)
+        features = kept
         return self._read(features) @ self._scorers(prompts).mT
 
     def with_texts(self,
@@ -271,8 +273,7 @@ class WhiteBox:
     ) -> Tensor:   # (N, e)
         "Return the normalised image features."
         self.box.access |= {'features', 'two towers'}
-        kept = self.box._store[images.id]
-        return getattr(kept, 'features', kept)
+        return self.box._store[images.id]
 
     def classifiers(self,
         prompts: Tensor # (P, n, d)
@@ -346,162 +347,3 @@ def load_openai(
     visual = clip.visual
     preprocess = open_clip.image_transform(visual.image_size, False, visual.image_mean, visual.image_std)
     return clip, preprocess, open_clip.SimpleTokenizer(context_length=clip.context_length)
-
-# %% ../nbs/05_clip.ipynb #05-083
-def clock(
-    f,        # what to time
-    n: int=3  # how often, after a first time that does not count
-) -> float:   # milliseconds, the median
-    "Time a call."
-    times = []
-    for _ in range(n + 1):
-        begun = time.perf_counter()
-        f()
-        if torch.cuda.is_available(): torch.cuda.synchronize()
-        times.append(time.perf_counter() - begun)
-    return 1e3*float(np.median(times[1:]))
-
-def matmul_rate(
-    dtype=torch.float32, # of the numbers, a torch dtype
-    device: str='cpu'    # where to multiply
-) -> float:              # operations a millisecond
-    "Measure how fast the machine multiplies large matrices."
-    n = 2048 if str(device) == 'cpu' else 8192
-    a = torch.randn(n, n, generator=torch.Generator().manual_seed(0))
-    a = a.to(device, dtype)
-    return 2*n**3/clock(lambda: a @ a, 5)
-
-@lru_cache
-def _has_bf16(device): # measured once a process
-    return matmul_rate(torch.bfloat16, device) > 1.2*matmul_rate(device=device)
-
-# %% ../nbs/05_clip.ipynb #05-085
-def operations(
-    tower: TextTower, # with its K names
-    n: int=4          # prompt tokens
-) -> int:             # of the linear layers, a candidate
-    "Count what the linear layers of a candidate need, the beginning and the names' S tokens once."
-    S = int(tower.tokens.argmax(-1).sum())
-    K = len(tower.tokens)
-    d = tower.text.positional_embedding.shape[1]
-    layers = len(tower.blocks)
-    return 24*d*d*layers*(S + n + 1) - 6*d*d*S - 18*d*d*(S + n + 1 - K)
-
-# %% ../nbs/05_clip.ipynb #05-089
-def sentences(
-    box      # a `CLIPBlackBox`
-) -> Tensor: # (K, T) ids of "a photo of a NAME."
-    "Tokenize the class names in whole sentences, as the plain forms of the tower take them."
-    texts = [f'a photo of a {c.replace("_", " ")}.' for c in box.classnames]
-    return box._tokenizer(texts).to(box._tokens.device)
-
-def tower_stages(
-    box,     # a `CLIPBlackBox`
-    P: int=4 # candidates that go through together
-) -> dict:   # stage -> milliseconds a candidate; bf16 is None where the machine has none
-    "Time the text tower, from the straightforward form to the exported one."
-    text, short = box.text_tower, box._tokens
-    p0, full = box.embed('a photo of a'), sentences(box)
-    noise = torch.randn(P, *p0.shape, generator=torch.Generator().manual_seed(0)).to(p0)
-    prompts = p0 + .02*noise
-    fp32, bf16 = [TextTower(text, short, precision) for precision in PRECISIONS]
-    ms = {'naive': clock(lambda: naive_features(text, prompts[0], full), 1),
-          'cut': clock(lambda: naive_features(text, prompts[0], full, True)),
-          'batched': clock(lambda: batched_features(text, prompts, full))/P,
-          'shared': clock(lambda: packed_features(text, prompts, short, True))/P,
-          'packed': clock(lambda: packed_features(text, prompts, short))/P,
-          'fp32': clock(lambda: fp32(prompts))/P,
-          'bf16': None}
-    if _has_bf16(p0.device.type): ms['bf16'] = clock(lambda: bf16(prompts))/P
-    return ms
-
-# %% ../nbs/05_clip.ipynb #05-098
-def tower_growth(
-    box    # a `CLIPBlackBox`
-) -> dict: # {'classes': {K: ms}, 'candidates': {P: ms}, 'prompt tokens': {n: ms}, 'context': {T: ms}}
-    "Time how the tower grows; ImageNet's names, K=100, P=4 and n=4 where they are not what grows."
-    p0 = box.embed('a photo of a')
-    ids = box._tokenizer([f'{c}.' for c in IMAGENET_CLASSNAMES]).to(p0.device)
-    T = ids.shape[1]
-    def ms(K=100, P=4, n=4, pad=0):
-        tower = TextTower(box._text, F.pad(ids[:K], (0, pad)))
-        prompts = p0.repeat(P, -(-n//len(p0)), 1)[:, :n]
-        return clock(lambda: tower(prompts))
-    return {'classes': {K: ms(K, P=1) for K in (10, 20, 50, 100, 200, 500, 1000)},
-            'candidates': {P: ms(P=P) for P in (1, 2, 4, 8, 16)},
-            'prompt tokens': {n: ms(n=n) for n in (1, 2, 4, 8, 16)},
-            'context': {T*f: ms(pad=T*(f-1)) for f in (1, 2)}}
-
-# %% ../nbs/05_clip.ipynb #05-101
-class Kept:
-    "What a box keeps of pictures for queries with visual prompts."
-    def __init__(self,
-        features: Tensor, # (N, e)
-        pictures: Tensor  # prepared, uint8 (N, 3, H, W)
-    ):
-        self.features = features
-        self.pictures = pictures
-        self.tokens = None # (N, 1+patches, width), made at the first query that needs them
-
-@patch(as_prop=True)
-def offers(self: CLIPBlackBox) -> dict: # kind -> shape, None for any number
-    "Return the visual prompts that this model takes."
-    visual = self._clip.visual
-    kinds = dict(pixels=(3, *visual.image_size))
-    if isinstance(visual, VisionTransformer): kinds['tokens'] = (None, len(visual.class_embedding))
-    return kinds
-
-# %% ../nbs/05_clip.ipynb #05-102
-@patch
-def _scale(self: CLIPBlackBox): # mean and spread of each colour, as the model expects pictures
-    visual = self._clip.visual
-    return [torch.tensor(o, device=self.device)[:, None, None] for o in (visual.image_mean, visual.image_std)]
-
-@patch
-def _pixels(self: CLIPBlackBox, x): # prepared pictures -> as bytes
-    mean, std = self._scale()
-    return ((x*std + mean)*255).round().clamp(0, 255).byte()
-
-@patch
-@torch.no_grad()
-def _encode(self: CLIPBlackBox, pictures, normalize=True, keep=False): # -> (N, e) or `Kept`, bytes received
-    features, kept = [], []
-    received = 0
-    for x, size in self._batches(pictures):
-        features.append(self._clip.encode_image(x, normalize=normalize))
-        if keep: kept.append(self._pixels(x))
-        received += size
-    features = torch.cat(features)
-    return (Kept(features, torch.cat(kept)) if keep else features), received
-
-# %% ../nbs/05_clip.ipynb #05-104
-@patch
-@torch.no_grad()
-def _tokens_of(self: CLIPBlackBox, kept): # class token and patches of all pictures, once -> (N, 1+patches, width)
-    if kept.tokens is None:
-        mean, std = self._scale()
-        few = kept.pictures.split(self.batch_size)
-        kept.tokens = torch.cat([self._clip.visual._embeds((x/255 - mean)/std) for x in few])
-    return kept.tokens
-
-@patch
-@torch.no_grad()
-def _look(self: CLIPBlackBox, kept, visual): # one visual prompt -> (N, e)
-    V = self._clip.visual
-    mean, std = self._scale()
-    if visual.ndim == 3:
-        def under(x): return ((x/255 + visual).clamp(0, 1) - mean)/std
-        few = kept.pictures.split(self.batch_size)
-        return torch.cat([self._clip.encode_image(under(x), normalize=True) for x in few])
-    def read(x):
-        behind = visual.expand(len(x), -1, -1)
-        return V._pool(V.transformer(torch.cat([x[:, :1], behind, x[:, 1:]], 1)))[0]
-    tokens, dtype = self._tokens_of(kept), self._tower.dtype
-    with torch.autocast(tokens.device.type, dtype, enabled=dtype != torch.float32):
-        x = torch.cat([read(x) for x in tokens.split(4*self.batch_size)]).float()
-    return F.normalize(x if V.proj is None else x @ V.proj, dim=-1)
-
-@patch
-def _seen(self: CLIPBlackBox, prompt, visual, kept): # (n, d), a visual prompt, `Kept` -> (N, K)
-    self.check(prompt[None])
-    return self._look(kept, visual.to(self.device)) @ self._weights(prompt[None])[0].T
