@@ -17,7 +17,8 @@ from torch import Tensor
 from . import __version__
 from .blackbox import BlackBox, WrappedBox, digest
 from .config import Account, COUNTS, CraFTConfig, query_cost
-from .craft import CraFT, RunState, add_view, centre_of, load_refiner, new_refiner, refiner_tensors
+from .craft import CraFT, RunState, add_view, centre_of, new_refiner
+from .refiner import load_refiner, refiner_tensors
 from .files import CorruptCheckpointError, content, locked, read_tensors, write_tensors
 
 # %% ../nbs/18_checkpoint.ipynb #18-009

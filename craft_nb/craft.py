@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ROWS', 'RunState', 'new_refiner', 'augmented', 'start_run', 'fitness_of', 'centre_of', 'search', 'add_view',
            'training_view', 'refine', 'current_lam_o', 'guard', 'held_out_logits', 'temperature_of', 'generation',
-           'ended', 'refiner_tensors', 'load_refiner', 'check_checkpoint', 'CraFT']
+           'ended', 'check_checkpoint', 'CraFT']
 
 # %% ../nbs/12_craft.ipynb #12-003
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -23,7 +23,7 @@ from .blackbox import BlackBox, ImageSet
 from .pictures import as_pictures, augment
 from .prompts import PromptSpace
 from .cmaes import CMAES
-from .refiner import Refiner
+from .refiner import Refiner, load_refiner, refiner_tensors
 from .losses import cross_entropy, prompt_loss, refiner_loss
 from .classifier import (BoxClassifier, best_temperature, folds, hold_out, logit_spread,
                                  read_classifier, write_classifier)
@@ -238,17 +238,6 @@ def _tick(bar, row):
     losses = {k: f'{row[k]:.3f}' for k in ('fitness', 'loss') if k in row}
     bar.update()
     bar.set_postfix(queries=row['queries'], **losses)
-
-def refiner_tensors(refiner   # or None
-                   ) -> dict: # by name
-    "Return the weights of a refiner as they are stored."
-    if refiner is None: return {}
-    return {f'refiner.{k}': v for k, v in refiner.state_dict().items()}
-
-def load_refiner(refiner,       # to be filled
-                 tensors: dict): # among them those of `refiner_tensors`
-    "Copy stored weights into a refiner."
-    refiner.load_state_dict({k: tensors[f'refiner.{k}'] for k in refiner.state_dict()})
 
 def check_checkpoint(checkpoint): # as given to `fit`
     "Raise TypeError for a folder's name in the place of a `Checkpoint`."

@@ -16,7 +16,8 @@ from craft_nb import files
 from craft_nb.clip import CLIPBlackBox
 from craft_nb.config import COUNTS
 from craft_nb.checkpoint import Checkpoint
-from craft_nb.craft import CraFT, refiner_tensors
+from craft_nb.craft import CraFT
+from craft_nb.refiner import refiner_tensors
 from craft_nb.files import read_tensors, write_tensors
 from craft_nb.data import fewshot
 

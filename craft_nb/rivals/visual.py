@@ -143,11 +143,8 @@ class CLIPVisualBox(VisualPromptBox):
 
     @torch.no_grad()
     def _encode(self, pictures, normalize=True):
-        pictures = as_pictures(pictures)
-        each = self.box.batch_size
         features, kept, size = [], [], 0
-        for i in range(0, len(pictures), each):
-            x, received = self.box._prepare(pictures[i:i + each])
+        for x, received in self.box._batches(pictures):
             features.append(self.box._clip.encode_image(x, normalize=normalize))
             colours = (x*self.std + self.mean)*255
             kept.append(colours.round().clamp(0, 255).byte())
