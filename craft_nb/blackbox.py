@@ -214,9 +214,21 @@ class WrappedBox(BlackBox):
     def __init__(self, box: BlackBox): # who answers
         self.box = box
 
-    ledger = property(lambda self: self.box.ledger)
-    access = property(lambda self: self.box.access)
-    classnames = property(lambda self: self.box.classnames)
+    @property
+    def ledger(self) -> Ledger:
+        "Return the other box's ledger."
+        return self.box.ledger
+
+    @property
+    def access(self) -> set:
+        "Return what users saw of the other box's model."
+        return self.box.access
+
+    @property
+    def classnames(self) -> list: # K
+        "Return the other box's class names."
+        return self.box.classnames
+
     spec = property(lambda self: self.box.spec)
     precision = property(lambda self: self.box.precision)
     max_bytes = property(lambda self: self.box.max_bytes)

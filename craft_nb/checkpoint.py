@@ -81,7 +81,7 @@ def _opt_tensors(opt):
     return kept
 
 # %% ../nbs/18_checkpoint.ipynb #18-020
-def run_tensors(run: RunState,
+def run_tensors(run: RunState,        # of a fit
                 temperature: float=1. # of its probabilities
                ) -> dict:             # by name
     "Collect the tensors that the next generation depends on; of the search, what it was told."
@@ -145,7 +145,7 @@ def replay(run: RunState,  # one that has just started
                          f'or {ELSEWHERE}; go on where it began, or give another folder')
 
 # %% ../nbs/18_checkpoint.ipynb #18-026
-def load_optimizer(run: RunState,
+def load_optimizer(run: RunState,  # of a fit
                    tensors: dict): # of the state
     "Copy the optimizer's moments of a state."
     saved = run.opt.state_dict()
@@ -178,7 +178,7 @@ def check_info(info: dict): # as a state holds it
     if not _makes_sense(info): raise CorruptCheckpointError('what it says of the run makes no sense')
 
 # %% ../nbs/18_checkpoint.ipynb #18-031
-def task_of(clf: CraFT,
+def task_of(clf: CraFT,          # that is fitted
             config: CraFTConfig, # of the run
             pictures,            # N
             y: Tensor            # (N,) labels
@@ -241,7 +241,7 @@ class StateFolder:
 # %% ../nbs/18_checkpoint.ipynb #18-034
 class KeptAccount(Account):
     "Keep a fit in a folder: each answer before it is used, the state after each generation."
-    def __init__(self, clf: CraFT,
+    def __init__(self, clf: CraFT,    # that is fitted
                  config: CraFTConfig, # of the run
                  pictures,            # N
                  y: Tensor,           # (N,) labels
@@ -344,7 +344,7 @@ class Checkpoint:
         "Keep the folder to this process for a `with`; raise BlockingIOError if another has it."
         return locked(self.folder)
 
-    def account(self, clf: CraFT,
+    def account(self, clf: CraFT,    # that is fitted
                 config: CraFTConfig, # of the run
                 pictures,            # N
                 y: Tensor            # (N,) labels
@@ -352,7 +352,7 @@ class Checkpoint:
         "Find the run in the folder, or begin one."
         return KeptAccount(clf, config, pictures, y, self.folder)
 
-    def check(self, clf: CraFT,
+    def check(self, clf: CraFT,  # to be fitted
               pictures,          # N, as for `fit`
               labels):           # (N,) class indices
         "Raise ValueError if the folder keeps another run than this one would be."

@@ -172,8 +172,11 @@ class Account:
         "Return what the run has cost so far."
         return {k: getattr(self.ledger, k) - start for k, start in self.base.items()}
 
-    def resume(self, clf, run):
+    def resume(self, clf,  # a `CraFT`
+               run):       # its `RunState`, just started
         "Go on where the run was stopped; here it never was."
 
-    def keep(self, clf, run, done: bool): # is the run over?
+    def keep(self, clf,    # a `CraFT`
+             run,          # its `RunState`
+             done: bool):  # whether the run is over
         "Keep the state of the run; here it is not kept."

@@ -33,10 +33,10 @@ from .config import Account, CraFTConfig, STEPS, preset_config, resolved
 @dataclass
 class RunState:
     "Hold what one fit works with, from line 1 to line 16."
-    config: CraFTConfig
+    config: CraFTConfig              # settings, with λ and the budget filled in
     box: BlackBox                    # who is asked
     account: Account                 # what the run may spend, and has spent
-    seed: int
+    seed: int                        # of all that is random
     space: PromptSpace               # line 1
     es: CMAES                        # line 2
     prompt: Tensor                   # (n, d), of the search's centre
@@ -55,7 +55,7 @@ class RunState:
 # %% ../nbs/12_craft.ipynb #12-060
 def new_refiner(config: CraFTConfig, # of a run
                 K: int,              # classes
-                seed: int,
+                seed: int,           # of its first weights
                 device: str='cpu'):  # where it computes
     "Return the refiner of a run, or None if it learns none."
     if not config.learn_refiner: return None
@@ -94,7 +94,7 @@ def start_run(account: Account,    # of the run; its box is asked
 ROWS = dict(cpu=1600, cuda=2**20) # rows of logits that the refiner takes at once: they should fit a processor's cache
 
 @torch.no_grad()
-def fitness_of(run: RunState,
+def fitness_of(run: RunState, # of a fit
                Y: Tensor    # (P, N, K) logits of candidates
               ) -> Tensor:  # (P,)
     "Compute Eq. 5, a few candidates at a time; leave the refiner out where it has no say."
@@ -116,7 +116,8 @@ def centre_of(es: CMAES, # a search that was told a generation
 
 # %% ../nbs/12_craft.ipynb #12-065
 @torch.no_grad()
-def search(run: RunState
+def search(run: RunState # of a fit
+
           ) -> float: # the best fitness of the generation
     "Run lines 5 to 7: sample, score by Eq. 5, tell the search, and set the prompt."
     prompts = run.space(run.es.ask())
@@ -128,14 +129,15 @@ def search(run: RunState
     return fitness.min().item()
 
 # %% ../nbs/12_craft.ipynb #12-070
-def add_view(run: RunState,
+def add_view(run: RunState, # of a fit
              i: int): # number of the view
     "Upload a view of the training pictures."
     config = run.config
     pictures = augmented(config, run.pictures, run.seed, i) if config.views else run.pictures
     run.views[i] = run.box.upload(pictures, normalize=config.normalize)
 
-def training_view(run: RunState) -> ImageSet:
+def training_view(run: RunState # of a fit
+) -> ImageSet:
     "Return the image set of this generation's refiner epoch."
     config = run.config
     as_searched = not (config.views or config.search_view) and config.normalize
@@ -145,7 +147,7 @@ def training_view(run: RunState) -> ImageSet:
     return run.views[i]
 
 # %% ../nbs/12_craft.ipynb #12-072
-def refine(run: RunState,
+def refine(run: RunState, # of a fit
            lam: float  # λ_O
           ) -> float:  # mean loss of the epoch
     "Run lines 9 to 14: one epoch of Eq. 6 on the current prompt's logits, kept in `run.logits`."
@@ -156,7 +158,8 @@ def refine(run: RunState,
     return run.refiner.epoch(run.opt, run.logits, run.labels, loss, config.batch_size, run.gen)
 
 # %% ../nbs/12_craft.ipynb #12-076
-def current_lam_o(run: RunState) -> float:
+def current_lam_o(run: RunState # of a fit
+) -> float:
     "Return λ_O of this generation."
     config = run.config
     dropped = config.drop_lam_o*run.account.spent()['queries'] > config.budget
@@ -164,7 +167,7 @@ def current_lam_o(run: RunState) -> float:
 
 # %% ../nbs/12_craft.ipynb #12-078
 @torch.no_grad()
-def guard(run: RunState,
+def guard(run: RunState, # of a fit
           pictures,    # held back
           y: Tensor):  # their labels
     "Set the run back to zero-shot unless the fit is better on the pictures held back; two queries."
@@ -183,7 +186,7 @@ def guard(run: RunState,
     for p in run.refiner.R[-1].parameters(): p.zero_()
 
 # %% ../nbs/12_craft.ipynb #12-080
-def held_out_logits(run: RunState,
+def held_out_logits(run: RunState, # of a fit
                     n: int       # folds
                    ) -> Tensor:  # (N, K)
     "Compute each training picture's logits by a refiner that learned from the other folds."
@@ -214,7 +217,7 @@ def temperature_of(run: RunState # one that has ended
     return logit_spread(refined)/logit_spread(run.logits)
 
 # %% ../nbs/12_craft.ipynb #12-083
-def generation(run: RunState,
+def generation(run: RunState, # of a fit
                search=search, # the prompt's turn, called as search(run)
                refine=refine  # the refiner's turn, called as refine(run, λ_O)
               ) -> dict:      # row of the history
@@ -224,7 +227,8 @@ def generation(run: RunState,
     if run.config.learn_refiner: row['loss'] = refine(run, current_lam_o(run))   # lines 8-14
     return dict(queries=run.account.spent()['queries'], sigma=run.es.sigma, **row)
 
-def ended(run: RunState) -> bool:
+def ended(run: RunState # of a fit
+) -> bool:
     "Tell whether the plan is used up, or pycma's tolerances end the run."
     if len(run.history) == run.account.generations: return True
     return bool(run.config.early_stop and run.es.stop())
@@ -305,12 +309,12 @@ class CraFT(BoxClassifier):
         "Start a run: lines 1 and 2."
         return start_run(account, pictures, y, self.seed)
 
-    def search(self, run: RunState
+    def search(self, run: RunState # of this fit
               ) -> float: # best fitness
         "Give the prompt its turn: lines 4 to 7."
         return search(run)
 
-    def refine(self, run: RunState,
+    def refine(self, run: RunState, # of this fit
                lam: float   # λ_O
               ) -> float:   # mean loss
         "Give the refiner its turn: lines 8 to 14."

@@ -48,8 +48,9 @@ class OnFeatures(BoxClassifier):
                          ) -> Tensor:    # (N, K) logits
         "Return the logits of pictures; no query, but features."
         self.check_fitted()
-        white = white_box(self.box, type(self).__name__)
-        with uploaded(self.box, pictures, 0) as images: return self._logits(white.features(images))
+        with uploaded(self.box, pictures, 0) as images:
+            white = white_box(self.box, type(self).__name__)
+            return self._logits(white.features(images))
 
 # %% ../../nbs/36_features.ipynb #36-013
 def stratified(y: Tensor, # (N,) labels

@@ -104,7 +104,7 @@ class TwoStage(BoxClassifier):
         return self
 
     def _refiner(self, Y, y):
-        "A refiner that has learned from logits Y, by a loss that does not look at them"
+        "Train a refiner from logits Y, by a loss that does not compare with them"
         refiner = Refiner(Y.shape[-1], seed=self.seed, device=Y.device)
         opt = refiner.optimizer()
         gen = torch.Generator().manual_seed(self.seed)
