@@ -7,7 +7,7 @@ cfg    := settings.ini setup.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-browser docs exercises export readme model clean
+.PHONY: help demo test check lint test-browser docs exercises export readme model clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -17,6 +17,12 @@ demo: $(VENV)/.installed  ## the method on three built-in tasks -> runs/demo/rep
 
 test: $(VENV)/.dev  ## every test: notebooks, sync, units, wheel (PYTEST='-k data' passes options on)
 	$(bin)/python -m pytest $(PYTEST)
+
+check: $(VENV)/.dev lint  ## the lane for work in hand: lint, walls, sync, documentation, units (minutes)
+	$(bin)/python -m pytest -q tests/test_walls.py tests/test_sync.py tests/test_api.py tests/test_exercises.py tests/test_search.py tests/test_process_box.py tests/test_data.py $(PYTEST)
+
+lint: $(VENV)/.dev  ## ruff's rules over modules, notebooks, tests and scripts
+	$(bin)/ruff check
 
 test-browser: $(VENV)/.dev  ## the widgets in JupyterLab and headless Chromium (which must be installed: apt-get install chromium)
 	$(bin)/python -m pip install -q -e '.[browser]'

@@ -29,20 +29,18 @@ class RecordingBox(WrappedBox):
 
     def query(self,
               prompts: Tensor,   # (P, n, d) soft prompts
-              images: ImageSet,  # uploaded to the box
-              visual=None        # visual prompts, if the box takes them
+              images: ImageSet   # uploaded to the box
              ) -> Tensor:        # (P, N, K)
         "Query as the box does, and record nothing."
-        return self.box.query(prompts, images, visual)
+        return self.box.query(prompts, images)
 
     def query_chunks(self,
                      prompts: Tensor,   # (P, n, d) soft prompts
-                     images: ImageSet,  # uploaded to the box
-                     visual=None):      # visual prompts, if the box takes them
+                     images: ImageSet): # uploaded to the box
         "Query as the box does, and record what goes by."
         self.last = []
         start = 0
-        for Y in self.box.query_chunks(prompts, images, visual):
+        for Y in self.box.query_chunks(prompts, images):
             piece = prompts[start:start+len(Y)]
             self.last.append((piece, Y))
             start += len(Y)
