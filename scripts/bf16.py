@@ -13,12 +13,15 @@ def agreement(name):
     fp32, bf16 = [CLIPBlackBox('craft-mini', task.classnames, precision=o) for o in PRECISIONS]
     images, p0 = fp32.upload(task.test[0]), fp32.embed('a photo of a')
     bf16._store = fp32._store                                           # both look at the same features
-    P = p0 + .05*torch.randn(9, *p0.shape, generator=torch.Generator().manual_seed(3)); P[0] = p0
+    P = p0 + .05*torch.randn(9, *p0.shape, generator=torch.Generator().manual_seed(3))
+    P[0] = p0
     return 100*(fp32.query(P, images).argmax(-1) == bf16.query(P, images).argmax(-1)).float().mean().item()
 
 @call_parse
 def main(out: str='nbs/results/bf16.json'):  # where the figures go
     "bf16 against fp32 on every built-in task"
     rows = {}
-    for name in [t['name'] for t in tasks() if t['shots']]: rows[name] = round(agreement(name), 2); print(name, rows[name], flush=True)
+    for name in [t['name'] for t in tasks() if t['shots']]:
+        rows[name] = round(agreement(name), 2)
+        print(name, rows[name], flush=True)
     Path(out).write_text(json.dumps(rows, indent=1) + '\n')

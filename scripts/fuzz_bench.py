@@ -34,7 +34,8 @@ def flood(n, seed, dry=False):
             r = Flood((lambda x: 0) if dry else f, inputs, n, seed)
             print(f'{k:10}{r.sent:8}{sum(r.broken.values()):6}{r.growth:16.1f}{r.late:11.1f}  {dict(sorted(r.statuses.items()))}', flush=True)
             for b in r.worst: print(f'  5xx: {b!r:.300}')
-    store.close(); folder.cleanup()
+    store.close()
+    folder.cleanup()
 
 def parse(n, seed):
     "Run `unpack_message`, `frames` and the checks of a query under atheris, which looks for new paths through them; ends the process"

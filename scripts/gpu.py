@@ -67,12 +67,14 @@ def main(device: str='cuda', # or cpu, to rehearse
          out: str='runs/gpu'): # folder of gpu.json
     "Check the method on a GPU, then time the paper's largest run"
     if device == 'cuda' and not torch.cuda.is_available(): raise SystemExit('no GPU here: --device cpu rehearses the script')
-    out = Path(out); out.mkdir(parents=True, exist_ok=True)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
     res = dict(device=torch.cuda.get_device_name() if device == 'cuda' else 'cpu', torch=torch.__version__)
     say(res)
     for key, f in dict(tower=lambda: tower_agrees(device), method=lambda: method_agrees(device),
                        largest=lambda: largest_run(device, classes, shots, generations)).items():
         start = time.perf_counter()
-        res[key] = f(); res[f'{key}_seconds'] = time.perf_counter() - start
+        res[key] = f()
+        res[f'{key}_seconds'] = time.perf_counter() - start
         say(key, 'done', round(res[f'{key}_seconds'], 1), 's')
         (out/'gpu.json').write_text(json.dumps(res, indent=1) + '\n')

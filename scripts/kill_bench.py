@@ -38,7 +38,9 @@ def step(before=lambda: None):
     global steps
     if PHASES[now[0]] != aim: return
     steps -= 1
-    if steps == 0: before(); os.kill(os.getpid(), signal.SIGKILL)
+    if steps == 0:
+        before()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 class Watched(CLIPBlackBox):
     "The real box; notes what it is asked, and fails if that was in the journal already"
@@ -51,7 +53,9 @@ class Watched(CLIPBlackBox):
                 n = int(name.split('-')[1])
                 if (self.folder/f'answer-{n:06d}.safetensors').exists(): sys.exit(f'answer {n} is in the journal and was asked for again')
                 os.write(self.log, f'{n}\n'.encode())
-            step(); Y = super()._logits(prompts, features); step()
+            step()
+            Y = super()._logits(prompts, features)
+            step()
         return Y
 
 def watch():
@@ -59,16 +63,25 @@ def watch():
     whole, fsync, replace, unlink = files.atomic_write, os.fsync, os.replace, Path.unlink
     def atomic_write(path, data):
         with phase(path.name.split('-')[0]): whole(path, data)
-    def half(fd): step(lambda: os.ftruncate(fd, os.fstat(fd).st_size//2)); fsync(fd)
-    def moved(a, b): step(); replace(a, b); step()
+    def half(fd):
+        step(lambda: os.ftruncate(fd, os.fstat(fd).st_size//2))
+        fsync(fd)
+    def moved(a, b):
+        step()
+        replace(a, b)
+        step()
     def gone(self, **kw):
-        with phase('cleaning'): step(); unlink(self, **kw)
+        with phase('cleaning'):
+            step()
+            unlink(self, **kw)
     files.atomic_write, os.fsync, os.replace, Path.unlink = atomic_write, half, moved, gone
 
 def live(box, task, kind, folder, out, *end):
     "A child's life: fit, predict, write the result; never returns"
     global aim, steps
-    if folder: watch(); box.folder, box.log = folder, os.open(folder.parent/'asked', os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    if folder:
+        watch()
+        box.folder, box.log = folder, os.open(folder.parent/'asked', os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     if end: aim, steps = end
     clf = CraFT(box, seed=1, dim=64, popsize=8, hidden=32, **KINDS[kind]).fit(*task.train, checkpoint=folder and Checkpoint(folder))
     aim, box.folder, bill = None, None, {k: getattr(box.ledger, k) for k in COUNTS if k != 'seconds'}
@@ -79,8 +92,12 @@ def fork(*args):
     "Start a life"
     now[0] = 0
     if pid := os.fork(): return pid
-    try: live(*args); os._exit(0)
-    except BaseException as e: print(f'{type(e).__name__}: {e}', file=sys.stderr, flush=True); os._exit(1)
+    try:
+        live(*args)
+        os._exit(0)
+    except BaseException as e:
+        print(f'{type(e).__name__}: {e}', file=sys.stderr, flush=True)
+        os._exit(1)
 
 def equal(a, b):
     (t, i), (u, j) = read_tensors(a), read_tensors(b)
@@ -98,12 +115,15 @@ def main(kills: int=100, # lives that end by SIGKILL
         if end(fork(box, task, k, None, tmp/k)): sys.exit('the undisturbed run failed')
     while killed.total() < kills:
         kind, place = list(KINDS)[done.total() % len(KINDS)], tmp/str(done.total())
-        place.mkdir(); deaths = killed.total()
+        place.mkdir()
+        deaths = killed.total()
         while True:
             mortal = killed.total() < kills
             aim = rng.choice(PHASES) if mortal else None
             pid = fork(box, task, kind, place/'run', place/'end', aim, rng.randint(1, 15))
-            if aim == 'between': time.sleep(rng.uniform(0, .6)); os.kill(pid, signal.SIGKILL)
+            if aim == 'between':
+                time.sleep(rng.uniform(0, .6))
+                os.kill(pid, signal.SIGKILL)
             if (code := end(pid)) == 0: break
             if code != -signal.SIGKILL: sys.exit(f'{kind}: a life failed after {killed.total()} kills, exit status {code}')
             killed[PHASES[now[0]]] += 1
@@ -111,7 +131,8 @@ def main(kills: int=100, # lives that end by SIGKILL
         asked = [*map(int, (place/'asked').read_text().split())]
         again += (more := len(asked) - len(set(asked)))
         if more > killed.total() - deaths: sys.exit(f'{kind}: {more} answers asked for again after {killed.total() - deaths} kills')
-        done[kind] += 1; shutil.rmtree(place)
+        done[kind] += 1
+        shutil.rmtree(place)
     shutil.rmtree(tmp)
     print(f'{killed.total()} kills (' + ', '.join(f'{p} {killed[p]}' for p in PHASES) + f') of {done.total()} runs (' + ', '.join(f'{k} {done[k]}' for k in KINDS) +
           f'): every end equal bit for bit, every ledger equal, {again} answers in flight asked for again, none that was journalled; {time.time() - start:.0f} s')

@@ -17,7 +17,10 @@ from craft_nb.data import fewshot
 from craft_nb.service.client import RemoteBlackBox
 from craft_nb.service.store import Store
 
-def timed(f, *args): t = time.perf_counter(); f(*args); return 1e3*(time.perf_counter() - t)   # ms
+def timed(f, *args):
+    t = time.perf_counter()
+    f(*args)
+    return 1e3*(time.perf_counter() - t)   # ms
 
 def row(what, P, ms, seconds):
     "A line of the table"

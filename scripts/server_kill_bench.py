@@ -42,9 +42,11 @@ def main(kills: int=100,    # of each side, 20 a fit
         for s in range(seed, seed + kills//20):
             with tempfile.TemporaryDirectory() as d:
                 path, start = Path(d)/'store.db', time.perf_counter()
-                store = Store(path); key = store.add('ann')
+                store = Store(path)
+                key = store.add('ann')
                 with Owner(path) as owner: clf, faults = what(owner, path, key, budget, 20, s, Path(d))
-                spent = ledger(path); store.close()
+                spent = ledger(path)
+                store.close()
             clf.box = CLIPBlackBox('craft-mini', NAMES)
             same = equal(clf, local)
             bad += not same or spent != budget

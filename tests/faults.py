@@ -30,7 +30,9 @@ def ledger(store, what='queries'):
 # --- processes
 
 def free_port():
-    with socket.socket() as s: s.bind(('127.0.0.1', 0)); return s.getsockname()[1]
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
 
 def own(store, port, limits):
     "The owner's process"
@@ -49,8 +51,13 @@ def use(url, key, folder, budget):
     torch.set_num_threads(1)
     with RemoteBlackBox(url, key, NAMES) as box: CraFT(box, budget=budget, **FIT).fit(*shots(), checkpoint=Checkpoint(folder/'run')).save(folder)
 
-def start(f, *args): p = procs.Process(target=f, args=args, daemon=True); p.start(); return p
-def end(p): p.kill(); p.join()          # kill -9
+def start(f, *args):
+    p = procs.Process(target=f, args=args, daemon=True)
+    p.start()
+    return p
+def end(p):
+    p.kill()
+    p.join()          # kill -9
 
 class Owner:
     "A server in a process of its own; after `kill` another takes its place at once"
@@ -58,11 +65,16 @@ class Owner:
         port = free_port()
         self.args, self.url, self.lock, self.kills = (str(store), port, limits), f'http://127.0.0.1:{port}', threading.Lock(), 0
     def kill(self):
-        with self.lock: end(self.process); self.process = start(own, *self.args); self.kills += 1
+        with self.lock:
+            end(self.process)
+            self.process = start(own, *self.args)
+            self.kills += 1
     def __enter__(self):
         self.process = start(own, *self.args)
         while self.process.is_alive():
-            try: httpx.get(self.url + '/healthz'); return self
+            try:
+                httpx.get(self.url + '/healthz')
+                return self
             except httpx.TransportError: time.sleep(.02)
         raise RuntimeError('the server did not start')
     def __exit__(self, *_):
@@ -74,7 +86,9 @@ def killing(owner, box, n, of, seed=0): # n of the first `of` requests
     rng, sent, timers = random.Random(seed), iter(range(10**9)), []
     plan = {i: rng.uniform(0, .02) for i in rng.sample(range(of), n)}
     def hook(request):
-        if (i := next(sent)) in plan: timers.append(threading.Timer(plan[i], owner.kill)); timers[-1].start()
+        if (i := next(sent)) in plan:
+            timers.append(threading.Timer(plan[i], owner.kill))
+            timers[-1].start()
     box.connection.http.event_hooks = dict(request=[hook])
     try: yield
     finally:
@@ -88,8 +102,10 @@ def use_and_kill(owner, store, key, folder, budget, n, seed=0):
         p = start(use, owner.url, key, folder, budget)
         while ledger(store) < count and p.is_alive(): time.sleep(.001)
         time.sleep(rng.uniform(0, .02))
-        hits += p.is_alive(); end(p)
-    p = start(use, owner.url, key, folder, budget); p.join(60)
+        hits += p.is_alive()
+        end(p)
+    p = start(use, owner.url, key, folder, budget)
+    p.join(60)
     if p.exitcode: raise RuntimeError(f'the client ended with {p.exitcode}')
     return hits
 
@@ -103,8 +119,12 @@ class Line:
         self.to, self.rng, self.seen = httpx.URL(url), random.Random(seed), []
         self.socket = socket.create_server(('127.0.0.1', 0), backlog=100)
         self.url = f'http://127.0.0.1:{self.socket.getsockname()[1]}'
-    def __enter__(self): threading.Thread(target=self.accept, daemon=True).start(); return self
-    def __exit__(self, *_): self.socket.shutdown(socket.SHUT_RDWR); self.socket.close()
+    def __enter__(self):
+        threading.Thread(target=self.accept, daemon=True).start()
+        return self
+    def __exit__(self, *_):
+        self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
 
     def accept(self):
         while True:

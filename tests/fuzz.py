@@ -52,8 +52,12 @@ def upload_of(*files): return save({str(i): torch.frombuffer(bytearray(f), dtype
 def picture_files():
     "Small files of each format, of each kind of colours"
     x = torch.arange(12*9*4, dtype=torch.uint8).reshape(12, 9, 4).numpy()
-    def file(im, kind, **kw): f = io.BytesIO(); im.save(f, kind, **kw); return f.getvalue()
-    rgba = Image.fromarray(x); rgb = rgba.convert('RGB')
+    def file(im, kind, **kw):
+        f = io.BytesIO()
+        im.save(f, kind, **kw)
+        return f.getvalue()
+    rgba = Image.fromarray(x)
+    rgb = rgba.convert('RGB')
     return [file(m, k) for k, ms in dict(PNG=(rgb, rgba, rgb.convert('P'), rgb.convert('1'), rgb.convert('L').convert('I;16')), JPEG=(rgb, rgb.convert('L'), rgb.convert('CMYK')),
             GIF=(rgb, rgb.convert('P')), WEBP=(rgb, rgba), BMP=(rgb, rgb.convert('P'))).items() for m in ms] + [
             file(rgb, 'JPEG', progressive=True), file(rgb, 'GIF', save_all=True, append_images=[rgb.rotate(90), rgb.rotate(180)])]

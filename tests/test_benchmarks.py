@@ -54,7 +54,8 @@ def make_aircraft(root, folder='fgvc_aircraft'):
     write(d/'variants.txt', *kinds)
     for s, p in pics.items(): write(d/f'images_variant_{s}.txt', *(f'{i} {c}' for i, c in p))
     write(d/'images_variant_trainval.txt', *(f'{i} {c}' for s in ('train', 'val') for i, c in pics[s]))
-    write(d/'families.txt', 'Boeing 707'); write(d/'images_family_train.txt', '0000000 Boeing 707')
+    write(d/'families.txt', 'Boeing 707')
+    write(d/'images_family_train.txt', '0000000 Boeing 707')
     return d
 
 def make_dtd(root, folder='dtd'):
@@ -76,7 +77,8 @@ def make_cars(root, folder='stanford_cars'):
         a = np.empty((1, len(ks)), dtype=[(b, object) for b in (*box, 'class', 'fname')])
         for i, k in enumerate(ks): a[0, i] = (*np.uint16([1, 2, 3, 4]), np.uint8(k), f'{i+1:05d}.jpg')
         return dict(annotations=a)
-    cells = np.empty((1, len(names)), object); cells[0, :] = names
+    cells = np.empty((1, len(names)), object)
+    cells[0, :] = names
     for s, ks in (('train', [3, 1, 2, 3]), ('test', [2, 1, 3])): paint(d/f'cars_{s}', *(f'{i+1:05d}.jpg' for i in range(len(ks))))
     (d/'devkit').mkdir()
     savemat(d/'devkit/cars_meta.mat', dict(class_names=cells))
@@ -96,7 +98,8 @@ def make_sun(root, folder='sun397'):
     d, scenes = root/folder, ['/a/abbey', '/a/apartment_building/outdoor', '/a/apse/indoor']
     for s, n in (('Training', 'aaa'), ('Testing', 'bbb')):
         pics = [f'{c}/sun_{n}{i}.jpg' for c in scenes for i in (1, 2)]
-        paint(d/'SUN397', *(o[1:] for o in pics)); write(d/f'{s}_01.txt', *pics)
+        paint(d/'SUN397', *(o[1:] for o in pics))
+        write(d/f'{s}_01.txt', *pics)
     for f in ('.', 'SUN397'): write(d/f/'ClassName.txt', *scenes)
     return d
 
@@ -254,7 +257,8 @@ def test_coop_split_comes_first(name, root):
     parts = dict(train=[[rel[0], 1, 'second_name']], val=[[rel[1], 0, 'First']], test=[[rel[3], 0, 'First'], [rel[2], 1, 'second_name']])
     zhou(d, name, **parts)
     with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter('always'); got, names, template = benchmark_rows(name, root)
+        warnings.simplefilter('always')
+        got, names, template = benchmark_rows(name, root)
     assert names == ['First', 'second name'] and template == b['template'] and read(b, root)[2] == 'CoOp'
     assert got == [(d/b['images']/p, names[y], s) for s in ('train', 'val', 'test') for p, y, _ in parts[s]]
     assert not [o for o in said if 'split' in str(o.message)] and '2 classes have pictures' in str(said[0].message)
@@ -359,7 +363,8 @@ def test_cars_oracle(root):
 def test_one_car(root):
     "scipy squeezes an array of one to none"
     d = make_cars(root)
-    a = np.empty((1, 1), dtype=[('class', object), ('fname', object)]); a[0, 0] = (np.uint8(2), '00001.jpg')
+    a = np.empty((1, 1), dtype=[('class', object), ('fname', object)])
+    a[0, 0] = (np.uint8(2), '00001.jpg')
     for f in ('devkit/cars_train_annos.mat', 'cars_test_annos_withlabels.mat'): savemat(d/f, dict(annotations=a))
     assert [(p.parent.name, c, s) for p, c, s in benchmark_rows('stanford_cars', root)[0]] == [
         ('cars_train', '2012 Ram C/V Cargo Van Minivan', 'train'), ('cars_test', '2012 Ram C/V Cargo Van Minivan', 'test')]
@@ -457,14 +462,16 @@ def test_wordnets_names(root):
 
 def test_flat_val(root):
     d = make_imagenet(root)
-    shutil.rmtree(d/'images/val'); paint(d/'images/val', 'ILSVRC2012_val_00000001.JPEG')
+    shutil.rmtree(d/'images/val')
+    paint(d/'images/val', 'ILSVRC2012_val_00000001.JPEG')
     with pytest.raises(FileNotFoundError, match='(?s)class folders in .*images/val.*the archive of val/ is flat'): benchmark_rows('imagenet', root)
 
 def test_links(root, tmp_path):
     "CoOp's page recommends symbolic links"
     d = make_imagenet(tmp_path/'elsewhere')
     (root/'imagenet').mkdir(parents=True)
-    (root/'imagenet/images').symlink_to(d/'images'); (root/'imagenet/classnames.txt').symlink_to(d/'classnames.txt')
+    (root/'imagenet/images').symlink_to(d/'images')
+    (root/'imagenet/classnames.txt').symlink_to(d/'classnames.txt')
     assert len(benchmark_rows('imagenet', root)[0]) == 21
 
 # --- what is not there --------------------------------------------------------------------------------------------------------
@@ -509,7 +516,8 @@ def test_root_is_the_dataset(root):
         benchmark_rows('oxford_pets', root/'oxford_pets')
 
 def test_home(root, monkeypatch):
-    make_dtd(root); monkeypatch.setenv('HOME', str(root))
+    make_dtd(root)
+    monkeypatch.setenv('HOME', str(root))
     assert benchmark_rows('dtd', '~')[0][0][0].is_relative_to(root) and check('dtd', '~')[1]['found'] == 3
 
 # --- archives, downloads, indices ---------------------------------------------------------------------------------------------
@@ -517,7 +525,8 @@ def test_home(root, monkeypatch):
 def test_archives(root):
     import hashlib
     d = make_dtd(root)
-    (root/'dtd-r1.0.1.tar.gz').write_bytes(b'cut off'); shutil.copy(root/'dtd-r1.0.1.tar.gz', d)
+    (root/'dtd-r1.0.1.tar.gz').write_bytes(b'cut off')
+    shutil.copy(root/'dtd-r1.0.1.tar.gz', d)
     found = [o for o in check('dtd', root) if 'tar.gz' in o['what']]
     assert [o['what'] for o in found] == [str(p/'dtd-r1.0.1.tar.gz') for p in (d, root)]
     assert all(o['found'] == hashlib.md5(b'cut off').hexdigest() and not o['ok'] for o in found)
@@ -536,7 +545,8 @@ def test_download(name, root, monkeypatch, capsys):
     b, calls = BENCHMARKS[name], []
     if not b['torchvision']:
         with pytest.raises(ValueError, match='torchvision has no download of it. Get it from http'): download(name, root)
-        assert not root.exists(); return
+        assert not root.exists()
+        return
     kind, sub = b['torchvision']
     assert 'download' in signature(getattr(tv, kind)).parameters
     def fetch(where, download):
@@ -559,7 +569,8 @@ def test_torchvisions_folders(name, folder, root):
 @each
 def test_indices(name, root, tmp_path):
     "Written here, read under another ROOT"
-    MAKE[name](root); MAKE[name](tmp_path/'other')
+    MAKE[name](root)
+    MAKE[name](tmp_path/'other')
     (rows, _, _), (others, _, _) = benchmark_rows(name, root), benchmark_rows(name, tmp_path/'other')
     places, file = [len(rows)-1, 0, 1], tmp_path/'shots.json'
     write_indices(file, name, 3, 1, places, rows)

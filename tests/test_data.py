@@ -181,12 +181,15 @@ def test_folder_is_csv(folder):
     assert len(a.train[0]) == 6 and len(a.test[0]) == 4 and not set(a.train[0].sources) & set(a.test[0].sources)
 
 def test_split_folders(folder):
-    shutil.copytree(folder, folder.parent/'both/train'); shutil.copytree(folder, folder.parent/'both/test')
+    shutil.copytree(folder, folder.parent/'both/train')
+    shutil.copytree(folder, folder.parent/'both/test')
     t = fewshot(folder.parent/'both', 5)
     assert len(t.train[0]) == 10 and len(t.test[0]) == 10
 
 def test_litter(folder):
-    for o in ('.DS_Store', 'urchin/Thumbs.db', 'urchin/.hidden.png', '.git/config'): (folder/o).parent.mkdir(exist_ok=True); (folder/o).write_text('x')
+    for o in ('.DS_Store', 'urchin/Thumbs.db', 'urchin/.hidden.png', '.git/config'):
+        (folder/o).parent.mkdir(exist_ok=True)
+        (folder/o).write_text('x')
     assert len(fewshot(folder, 2).test[0]) == 6
 
 def bad(match, what, exc=ValueError, **kw):
@@ -204,14 +207,16 @@ def test_bad_folder(folder):
     bad('empty class: .*urchin', folder, shots=1)
     (folder/'urchin/a.png').write_text('no picture')
     bad('urchin.a.png is no picture', folder, shots=1)
-    (folder/'urchin/a.png').unlink(); (folder/'urchin/notes.txt').write_text('no picture')
+    (folder/'urchin/a.png').unlink()
+    (folder/'urchin/notes.txt').write_text('no picture')
     bad('notes.txt is no picture', folder, shots=1)
     (folder.parent/'none').mkdir()
     bad('expected one folder a class', folder.parent/'none')
 
 def test_cut_off(folder):
     p = folder/'urchin/0.jpg'
-    Image.effect_noise((99, 99), 50).save(p); p.write_bytes(p.read_bytes()[:1000])
+    Image.effect_noise((99, 99), 50).save(p)
+    p.write_bytes(p.read_bytes()[:1000])
     bad('0.jpg is no picture', folder, shots=1)
 
 @pytest.mark.parametrize('text, match', [('a,b\n', 'no column path and no label'), ('path,label\n', 'no pictures'),
@@ -265,8 +270,10 @@ def test_unknown(tmp_path):
 
 def test_other_places(tmp_path, monkeypatch):
     "$CRAFT_NB_DATA leads to data that is not shipped"
-    picture(tmp_path/'stamps/animals/fish/cod.png'); picture(tmp_path/'stamps/animals/bird.png')
-    (tmp_path/'stamps/animals/fish/cod.txt').write_text('A cod (a fish).\nde=Ein Dorsch.'); (tmp_path/'stamps/animals/bird.txt').write_text('Bird!')
+    picture(tmp_path/'stamps/animals/fish/cod.png')
+    picture(tmp_path/'stamps/animals/bird.png')
+    (tmp_path/'stamps/animals/fish/cod.txt').write_text('A cod (a fish).\nde=Ein Dorsch.')
+    (tmp_path/'stamps/animals/bird.txt').write_text('Bird!')
     monkeypatch.setenv('CRAFT_NB_DATA', str(tmp_path))
     t = fewshot('stamps', 0)
     assert t.classnames == ['Bird', 'cod'] and len(t.train[0]) == 0 and t.test[1].tolist() == [0, 1]

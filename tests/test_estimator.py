@@ -53,7 +53,9 @@ def test_lam_o_of_a_resumed_run(task, model, tmp_path):
 # --- copies
 
 def by_joblib(clf):
-    f = io.BytesIO(); joblib.dump(clf, f); f.seek(0)
+    f = io.BytesIO()
+    joblib.dump(clf, f)
+    f.seek(0)
     return joblib.load(f)
 
 WAYS = dict(pickle=lambda clf: pickle.loads(pickle.dumps(clf)), joblib=by_joblib, deepcopy=deepcopy)

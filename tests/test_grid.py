@@ -91,7 +91,8 @@ def test_killed(alone, tmp_path):
     (tmp_path/'go.py').write_text(code)
     p = subprocess.Popen([sys.executable, tmp_path/'go.py'], start_new_session=True)
     while p.poll() is None and not (tmp_path/'cells.jsonl').exists(): time.sleep(.2)
-    os.killpg(p.pid, signal.SIGKILL); p.wait()
+    os.killpg(p.pid, signal.SIGKILL)
+    p.wait()
     assert 1 <= len(read_lines(tmp_path)) <= 6
     subprocess.run([sys.executable, tmp_path/'go.py'], check=True)
     assert sorted(what(read_lines(tmp_path))) == sorted(what(alone))
@@ -122,9 +123,11 @@ defaults: {model: craft-mini, tasks: [digits], shots: [1], seeds: [1], budget: 8
 methods: {zero-shot: {is: ZeroShot}, CraFT: {is: CraFT}}
 tables: {mine: {title: Mine, rows: method, cols: task, cells: [{methods: [zero-shot, CraFT]}], claims: [[CraFT, zero-shot]]}}''')
     words = f'bench {tmp_path}/mine.yaml --jobs 1 --quiet --out {tmp_path}/runs'.split()
-    main(words); first = capsys.readouterr().out
+    main(words)
+    first = capsys.readouterr().out
     assert 'mine: Mine' in first and 'CraFT against zero-shot' in first
-    main(words); assert capsys.readouterr().out == first and len(read_lines(tmp_path/'runs')) == 2
+    main(words)
+    assert capsys.readouterr().out == first and len(read_lines(tmp_path/'runs')) == 2
 
 @pytest.mark.parametrize('words, says', [('bench table99', 'no grid'), ('report nowhere', 'holds no result lines'), ('data check dtdd x', 'unknown benchmark'),
     ('data check dtd nowhere', 'does not agree'), ('data sample dtd nowhere', 'no such folder'), ('bench table3 --engine slurm --quick', 'expected one of local, ray')])

@@ -49,7 +49,8 @@ def labels(path): return {r['label'] for r in csv.DictReader(open(path))}
 
 def test_two_folders_of_one_name(here, emoji, said):
     "Other classes under the same last name: a run of its own, a classifier of its own, and the first stays"
-    save(emoji, 'pets', ['bird', 'fruit']); save(emoji, 'other/pets', ['tool', 'meal'])
+    save(emoji, 'pets', ['bird', 'fruit'])
+    save(emoji, 'other/pets', ['tool', 'meal'])
     first = said(f'fit pets --out q {SMALL}')
     second = said(f'fit other/pets --out q {SMALL}')
     assert 'pets: 2 classes: bird, fruit' in first and 'pets-2: 2 classes: meal, tool' in second and 'kept as pets-2' in second
@@ -62,7 +63,8 @@ def test_two_folders_of_one_name(here, emoji, said):
 def test_folder_that_changed(here, emoji, said):
     "The same folder with other pictures is run again; as it was, it is not"
     save(emoji, 'pets', ['bird', 'fruit'])
-    said(f'fit pets --out q {SMALL}'); again = said(f'fit {here}/pets --out q {SMALL}')
+    said(f'fit pets --out q {SMALL}')
+    again = said(f'fit {here}/pets --out q {SMALL}')
     assert len(report('q')['runs']) == 2 and 'kept as' not in again           # the same folder, by another way
     moved = sorted(Path('pets/bird').iterdir())[:4]
     for p in moved: p.rename(Path('pets/fruit', p.name))
@@ -71,7 +73,8 @@ def test_folder_that_changed(here, emoji, said):
 
 def test_two_of_one_name_at_once(here, emoji, said):
     "In one command too"
-    save(emoji, 'pets', ['bird', 'fruit']); save(emoji, 'other/pets', ['tool', 'meal'])
+    save(emoji, 'pets', ['bird', 'fruit'])
+    save(emoji, 'other/pets', ['tool', 'meal'])
     said(f'fit pets,other/pets --out q {SMALL}')
     assert [r['task'] for r in report('q')['runs']] == ['pets', 'pets', 'pets-2', 'pets-2'] and set(report('q')['tasks']) == {'pets', 'pets-2'}
     assert {p.parent.name for p in Path('q').glob('*/classifier.json')} == {'pets-seed1', 'pets-2-seed1'}
@@ -98,7 +101,8 @@ def test_report_among_the_pictures(here, emoji, said, monkeypatch):
 @pytest.mark.parametrize('train, test, aside', [('train', 'val', None), ('Train', 'Test', None), ('training', 'testing', None), ('train', 'test', 'valid'), ('training_set', 'test_set', None)])
 def test_splits(here, emoji, said, train, test, aside):
     "The usual names of parts are no classes; what is learned from and judged on is said before anything is asked"
-    save(emoji, f'pets/{train}', ['bird', 'fruit'], 6); save(emoji, f'pets/{test}', ['bird', 'fruit'], 3, 6)
+    save(emoji, f'pets/{train}', ['bird', 'fruit'], 6)
+    save(emoji, f'pets/{test}', ['bird', 'fruit'], 3, 6)
     if aside: save(emoji, f'pets/{aside}', ['bird', 'fruit'], 2, 9)
     says = said(f'fit pets --out q --methods zero_shot {SMALL}')
     assert 'pets: 2 classes: bird, fruit; 4 pictures to learn from, 6 to test' in says
@@ -123,20 +127,28 @@ def test_split_by_halves(here, folders, says):
 
 @pytest.mark.parametrize('train, test', [('trainval', 'test'), ('1. train', '2. test'), ('train_images', 'test_images'), ('train', 'hold-out'), ('train', 'eval')])
 def test_more_splits(here, emoji, train, test):
-    save(emoji, f'pets/{train}', ['bird', 'fruit'], 6); save(emoji, f'pets/{test}', ['bird', 'fruit'], 3, 6)
+    save(emoji, f'pets/{train}', ['bird', 'fruit'], 6)
+    save(emoji, f'pets/{test}', ['bird', 'fruit'], 3, 6)
     assert fewshot('pets', 2).classnames == ['bird', 'fruit']
 
 def test_odd_folders(here, emoji):
     "Parts inside the classes are refused; folders that look like parts, and classes that are not tested, are mentioned"
     for c in ('bird', 'fruit'):
-        for part in ('train', 'test'): save(emoji, 'inside', ['bird'], 3); Path('inside/bird').rename(f'inside/{part}'); Path(f'inside/{c}').mkdir(exist_ok=True); Path(f'inside/{part}').rename(f'inside/{c}/{part}')
+        for part in ('train', 'test'):
+            save(emoji, 'inside', ['bird'], 3)
+            Path('inside/bird').rename(f'inside/{part}')
+            Path(f'inside/{c}').mkdir(exist_ok=True)
+            Path(f'inside/{part}').rename(f'inside/{c}/{part}')
     with pytest.raises(ValueError, match='expected test/CLASS|expected train/CLASS'): fewshot('inside', 1)
     for part in ('old', 'new'): save(emoji, f'like/{part}', ['bird', 'fruit'], 3)
     with pytest.warns(UserWarning, match='if they are parts of a dataset'): fewshot('like', 1)
-    save(emoji, 'less/train', ['bird', 'fruit'], 3); save(emoji, 'less/test', ['bird'], 3)
+    save(emoji, 'less/train', ['bird', 'fruit'], 3)
+    save(emoji, 'less/test', ['bird'], 3)
     with pytest.warns(UserWarning, match='no pictures to judge on of fruit'): fewshot('less', 1)
-    save(emoji, 'far', ['bird'], 4); save(emoji, 'linked', ['bird', 'fruit'], 4)
-    Path('linked/fruit/more').symlink_to(here/'far/bird'); Path('linked/fruit/round').symlink_to(here/'linked/fruit')
+    save(emoji, 'far', ['bird'], 4)
+    save(emoji, 'linked', ['bird', 'fruit'], 4)
+    Path('linked/fruit/more').symlink_to(here/'far/bird')
+    Path('linked/fruit/round').symlink_to(here/'linked/fruit')
     assert len(fewshot('linked', 1).test[0]) == 3 + 7
 
 def test_csv_as_people_write_it(here, emoji):
@@ -197,7 +209,8 @@ def test_failed_command(here, emoji, said, words):
 @pytest.fixture
 def stopped(here, emoji, said, monkeypatch):
     "A fit that was stopped in its third generation"
-    save(emoji, 'pets', ['bird', 'fruit']); save(emoji, 'other/pets', ['tool', 'meal'])
+    save(emoji, 'pets', ['bird', 'fruit'])
+    save(emoji, 'other/pets', ['tool', 'meal'])
     whole = CraFT.search
     def stop(clf, run):
         if len(run.history) == 2: raise KeyboardInterrupt
@@ -225,7 +238,8 @@ def test_resume_elsewhere(stopped, said, monkeypatch):
 
 def test_last_task_is_checked_first(here, emoji, said):
     "What is wrong with the last task shows before the first is paid for"
-    save(emoji, 'pets', ['bird', 'fruit']); save(emoji, 'long', ['bird', 'fruit'])
+    save(emoji, 'pets', ['bird', 'fruit'])
+    save(emoji, 'long', ['bird', 'fruit'])
     Path('long/bird').rename('long/' + 'very '*45 + 'long')
     for words in ('fit pets,long', 'fit pets --switches lr=abc', 'fit pets --switches sigma=-1', 'fit pets --switches popsize=1', 'fit pets --switches seed=3', 'fit pets --seeds 0', 'fit pets --budget 0'):
         says = said(f'{words} --out q --shots 2 --quiet' + ('' if '--budget' in words else ' --budget 82'))
@@ -370,7 +384,9 @@ def test_image_folder(digits, tmp_path):
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import ToTensor
     task, box, ask, Y = digits
-    for p, k in zip(*task.train): (tmp_path/str(k.item())).mkdir(exist_ok=True); p.save(tmp_path/str(k.item())/'0.png')
+    for p, k in zip(*task.train):
+        (tmp_path/str(k.item())).mkdir(exist_ok=True)
+        p.save(tmp_path/str(k.item())/'0.png')
     for transform in (None, ToTensor()):
         data = ImageFolder(tmp_path, transform)
         assert torch.allclose(ask(data), Y[[task.train[1].tolist().index(k) for k in data.targets]], atol=1e-4)

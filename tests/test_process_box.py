@@ -32,14 +32,19 @@ class ProcessBox(BlackBox):
     def _encode(self, pictures, **kw): return self._ask('upload', list(pictures), **kw), 0
     def _embed(self, text): return self._ask('embed', text)
     def _logits(self, prompts, images): return self._ask('query', prompts, images)
-    def close(self): self.pipe.send(None); self.process.join(20)
+    def close(self):
+        self.pipe.send(None)
+        self.process.join(20)
 
 @pytest.fixture(scope='module')
 def task(): return fewshot('digits', 2, 1)
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    n = torch.get_num_threads(); torch.set_num_threads(1); yield; torch.set_num_threads(n)
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n)
 
 def test_same_run(task):
     "Same prompt, refiner, history and count of queries on both sides of a process boundary"

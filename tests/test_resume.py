@@ -27,19 +27,25 @@ class Toy(BlackBox):
     def note(self, name):
         self.keys.append(name)
         if len(self.keys) == self.dies: raise Lost
-    def _encode(self, x, normalize=True, name=None): self.note(name); return torch.stack(list(x)) * (1. if normalize else 2.), 7
+    def _encode(self, x, normalize=True, name=None):
+        self.note(name)
+        return torch.stack(list(x)) * (1. if normalize else 2.), 7
     def _embed(self, text): return torch.zeros(len(text.split()), 6)
-    def _logits(self, p, x, name=None): self.note(name); return x @ (p.mean(1)[:, None] + self.names).mT
+    def _logits(self, p, x, name=None):
+        self.note(name)
+        return x @ (p.mean(1)[:, None] + self.names).mT
 
 def craft(box, **kw): return CraFT(box, **{**dict(seed=3, dim=16, popsize=8, hidden=8, budget=36, batch_size=5), **kw})
 
 @pytest.fixture(autouse=True)
 def plain(monkeypatch):
     "One thread; the toy's pictures are tensors, and a view of them is a little noise"
-    n = torch.get_num_threads(); torch.set_num_threads(1)
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
     noise = lambda ps, seed, px: [p + .1*torch.randn(6, generator=torch.Generator().manual_seed(seed)) for p in ps]
     monkeypatch.setattr('craft_nb.craft.augment', noise)
-    yield; torch.set_num_threads(n)
+    yield
+    torch.set_num_threads(n)
 
 def bill(clf): return {k: getattr(clf.box.ledger, k) for k in COUNTS if k != 'seconds'}
 
@@ -87,7 +93,9 @@ def test_keys(tmp_path):
 def test_stopped_in_every_generation(kind, tmp_path):
     "Ctrl-C in the callback, once in each generation, until the run is through"
     def interrupt(clf):
-        if len(clf.history_) not in seen: seen.add(len(clf.history_)); raise KeyboardInterrupt
+        if len(clf.history_) not in seen:
+            seen.add(len(clf.history_))
+            raise KeyboardInterrupt
     seen, box, clf = set(), Toy(), None
     while clf is None:
         try: clf = craft(box, **KINDS[kind]).fit(pictures, y, interrupt, Checkpoint(tmp_path))
@@ -97,7 +105,10 @@ def test_stopped_in_every_generation(kind, tmp_path):
 
 def test_answers_in_pieces(tmp_path):
     "An answer that comes in pieces is journalled in pieces"
-    def box(dies=-1): b = Toy(dies); b.max_bytes = 3*4*(12 + 1024)*3; return b           # three candidates a piece
+    def box(dies=-1):
+        b = Toy(dies)
+        b.max_bytes = 3*4*(12 + 1024)*3
+        return b           # three candidates a piece
     with pytest.raises(Lost): craft(box(7)).fit(pictures, y, checkpoint=Checkpoint(tmp_path))
     assert [p.name[-18:-12] for p in sorted(tmp_path.glob('answer-*'))] == [f'{i:06d}' for i in range(5)]
     same(craft(box()).fit(pictures, y, checkpoint=Checkpoint(tmp_path)), craft(box()).fit(pictures, y))
@@ -245,14 +256,18 @@ def test_no_pickle():
 
 class Slow(Toy):
     "Two processes meet in it"
-    def _logits(self, p, x, name=None): time.sleep(.002); return super()._logits(p, x, name)
+    def _logits(self, p, x, name=None):
+        time.sleep(.002)
+        return super()._logits(p, x, name)
 
 def go_on(folder, tries, start, told):
     "A process's life: a fit in each of some folders, and what became of it"
     torch.set_num_threads(1)
     for i in range(tries):
         start.wait()
-        try: craft(Slow()).fit(pictures, y, checkpoint=Checkpoint(folder/str(i))); told.put((i, 'through'))
+        try:
+            craft(Slow()).fit(pictures, y, checkpoint=Checkpoint(folder/str(i)))
+            told.put((i, 'through'))
         except BlockingIOError as e: told.put((i, 'told' if 'another process is at work' in str(e) else str(e)))
         except Exception as e: told.put((i, f'{type(e).__name__}: {e}'))
 

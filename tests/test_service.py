@@ -23,7 +23,10 @@ from craft_nb.service.wire import MODEL_HEADER, model_id, pack_message
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    n = torch.get_num_threads(); torch.set_num_threads(1); yield; torch.set_num_threads(n)
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n)
 
 @pytest.fixture(scope='module')
 def model(): return CLIPBlackBox('craft-mini', NAMES)
@@ -37,7 +40,10 @@ def prompts(model): # (10, 4, 256)
 def path(tmp_path): return tmp_path/'store.db'
 
 @pytest.fixture
-def store(path): s = Store(path); yield s; s.close()
+def store(path):
+    s = Store(path)
+    yield s
+    s.close()
 
 @pytest.fixture
 def key(store): return store.add('ann')
@@ -104,11 +110,14 @@ def test_revoked(serve, store, key, prompts):
 
 def test_restart(model, path, prompts):
     "A second server on the same file knows the same ledger and the same image sets"
-    first = Store(path); key = first.add('ann')
+    first = Store(path)
+    key = first.add('ann')
     with serving(create_app(model, first)) as url, RemoteBlackBox(url, key, NAMES) as box:
         images = box.upload(shots()[0])
         a, known = box.query(prompts, images), box._store
-    before = first.accounts(); first.close(); second = Store(path)
+    before = first.accounts()
+    first.close()
+    second = Store(path)
     assert second.accounts() == before and before[0]['queries'] == 10
     with serving(create_app(model, second)) as url, RemoteBlackBox(url, key, NAMES) as box:
         box._store = known
@@ -154,7 +163,8 @@ def until(ask, good, seconds=10):
     "The first good answer"
     end = time.monotonic() + seconds
     while not good(r := ask()) and time.monotonic() < end: time.sleep(.05)
-    assert good(r); return r
+    assert good(r)
+    return r
 
 @pytest.mark.parametrize('limits', [dict(open=2), dict(held=200_000)])
 def test_back_pressure(serve, key, prompts, limits):
@@ -165,7 +175,8 @@ def test_back_pressure(serve, key, prompts, limits):
         r = until(lambda: send(c, '/v1/query', bytes(21_000)), lambda r: r.status_code == 429)
         assert r.json()['error'] == 'busy' and int(r.headers['Retry-After']) >= 1
         answer = ex.submit(box.query, prompts, images)
-        time.sleep(.3); waits = not answer.done()
+        time.sleep(.3)
+        waits = not answer.done()
         for s in still: s.close()
         assert waits and len(answer.result(20)) == box.account()['queries'] == 10
 
@@ -226,7 +237,8 @@ def test_thin_pictures(client, shape):
 def test_bombs(client):
     "A small file of a huge picture and a small body of a huge message are refused before they unfold"
     for n in (9000, 20000):
-        f = io.BytesIO(); Image.new('1', (n, n)).save(f, 'PNG')
+        f = io.BytesIO()
+        Image.new('1', (n, n)).save(f, 'PNG')
         assert send(client, '/v1/images', small(upload_of(f.getvalue()))).status_code in (413, 422)
     assert send(client, '/v1/query', pack_message({'prompts': torch.zeros(1, 2**25)})).status_code == 422
 
@@ -252,7 +264,8 @@ def test_stranger(serve, route):
 
 def test_unread_answer(model, store, key, prompts):
     "An answer that nobody reads is given up, and its memory is free again"
-    app = create_app(model, store, Limits(**PLENTY, reading=.3)); room = app.state.service.memory
+    app = create_app(model, store, Limits(**PLENTY, reading=.3))
+    room = app.state.service.memory
     with serving(app) as url, RemoteBlackBox(url, key, [f'{i}' for i in range(600)]) as box:
         id, _ = box._store[box.upload(list(np.zeros((400, 9, 9, 3), np.uint8))).id]
         body = pack_message({'prompts': prompts[:8]}, images=id, classnames=box.classnames)
@@ -288,7 +301,8 @@ def test_policy_caps(serve, store, prompts):
         with pytest.raises(ValueError, match='6 class names, and this account may send 5'): query(box, images, MANY[:6], prompts[:1])
         query(box, images, MANY[:5], prompts[:1])
         with pytest.raises(PermissionError, match='8 different texts scored, has had 5, and asks for 5 new'): query(box, images, MANY[:5], prompts[1:2])
-        query(box, images, MANY[2:5], prompts[:1]); query(box, images, MANY[3:8], prompts[:1])
+        query(box, images, MANY[2:5], prompts[:1])
+        query(box, images, MANY[3:8], prompts[:1])
         with pytest.raises(PermissionError, match='another prompt'): query(box, images, MANY[8:9], prompts[:1])
         assert box.account()['queries'] == 3
     r, = access_report(store)
@@ -299,7 +313,9 @@ def test_policy_caps_together(serve, store, prompts):
     key = store.add('ann', policy=Policy(distinct=20))
     def ask(i):
         with RemoteBlackBox(url, key, NAMES) as box:
-            try: query(box, box.upload(shots()[0][:1]), [f'{i}', f'{i} again', f'{i} and again'], prompts[:1]); return 1
+            try:
+                query(box, box.upload(shots()[0][:1]), [f'{i}', f'{i} again', f'{i} and again'], prompts[:1])
+                return 1
             except PermissionError: return 0
     with serve() as url, ThreadPoolExecutor(16) as ex: assert sum(ex.map(ask, range(16))) == 6
     assert store.count_texts(1) == 18 and store.accounts()[0]['queries'] == 6
@@ -311,7 +327,8 @@ def test_policy_noise(model, path, prompts):
         key = known.get((path, name)) or s.add(name, policy=Policy(noise=1.))
         known[path, name] = key
         with serving(create_app(model, s, Limits(**PLENTY))) as url, RemoteBlackBox(url, key, MANY) as box:
-            images = box.upload(shots()[0]); Y = [box.query(p, images) for _ in range(2)]
+            images = box.upload(shots()[0])
+            Y = [box.query(p, images) for _ in range(2)]
         s.close()
         assert torch.equal(*Y)
         return Y[0]
@@ -324,7 +341,8 @@ def test_policy_noise(model, path, prompts):
 def test_policy_changes(serve, store, key, prompts):
     "A new policy holds from the next request on; a client that comes anew is told"
     with serve() as url, RemoteBlackBox(url, key, MANY) as box:
-        images = box.upload(shots()[0]); box.query(prompts[:1], images)
+        images = box.upload(shots()[0])
+        box.query(prompts[:1], images)
         change_limits(store, 'ann', texts=3)
         with pytest.raises(ValueError, match='12 class names'): box.query(prompts[:1], images)
         with RemoteBlackBox(url, key, MANY) as again: assert again.policy == dict(texts=3)
@@ -335,7 +353,8 @@ def test_old_store(model, path, prompts):
     with sqlite3.connect(path) as db:
         db.executescript(SCHEMA.split('create table if not exists texts')[0])
         db.execute('insert into accounts (name, key, budget, price, queries) values (?, ?, 50, 0, 7)', ('ann', digest('craft_old')))
-    db.close(); store = Store(path)
+    db.close()
+    store = Store(path)
     with serving(create_app(model, store)) as url, RemoteBlackBox(url, 'craft_old', NAMES) as box:
         box.query(prompts[:3], box.upload(shots()[0]))
         assert box.account()['queries'] == 10 and box.policy == {}
@@ -367,7 +386,8 @@ def test_noise_of_a_picture(serve, store, prompts):
     "The same picture in another set, place or file, the same text among others: the same noise, so that two hundred answers say no more than one"
     key, (pics, _) = store.add('ann', policy=Policy(noise=1.)), shots()
     a, b = np.asarray(pics[0]), np.asarray(pics[1])
-    f = io.BytesIO(); Image.fromarray(a).save(f, 'PNG')
+    f = io.BytesIO()
+    Image.fromarray(a).save(f, 'PNG')
     with serve() as url, RemoteBlackBox(url, key, MANY) as box:
         alone = answered(box, MANY[:1], prompts[:1], [a])
         among = answered(box, [*MANY[5:], MANY[0]], prompts[:1], [b, Image.open(f), a])
@@ -402,7 +422,10 @@ def test_noise_under_another_length(serve, store, prompts, policy):
 
 def test_limits_are_merged(path, capsys):
     "`keys limit` changes what it names and nothing else; a limit is taken away by name; a key is put in another's place"
-    def keys(words): capsys.readouterr(); main(['serve', 'keys', *words.split(), '--store', str(path)]); return capsys.readouterr()
+    def keys(words):
+        capsys.readouterr()
+        main(['serve', 'keys', *words.split(), '--store', str(path)])
+        return capsys.readouterr()
     old = keys('add ann --budget 500 --price 0.002 --top-k 5 --noise 1').out.strip()
     said = keys('limit ann --budget 9000').out
     assert 'before: budget=500 price=0.002 top_k=5 noise=1.0' in said and 'now:    budget=9000 price=0.002 top_k=5 noise=1.0' in said
@@ -430,9 +453,11 @@ def test_raised_budget(serve, store, prompts):
     "An account at its end goes on when its budget is raised; lowered below what is spent, nothing is left"
     key = store.add('ann', 2)
     with serve() as url, RemoteBlackBox(url, key, NAMES) as box:
-        images = box.upload(shots()[0]); box.query(prompts[:2], images)
+        images = box.upload(shots()[0])
+        box.query(prompts[:2], images)
         with pytest.raises(BudgetExceeded): box.query(prompts[:1], images)
-        change_limits(store, 'ann', budget=5); box.query(prompts[:1], images)
+        change_limits(store, 'ann', budget=5)
+        box.query(prompts[:1], images)
         change_limits(store, 'ann', budget=1)
         assert box.account()['left'] == 0 == box.left()
         with pytest.raises(BudgetExceeded, match='0 left'): box.query(prompts[:1], images)
@@ -444,7 +469,10 @@ def thief():
     "A server on this machine that writes down what it is sent -> (url, heads)"
     heads = []
     class Takes(BaseHTTPRequestHandler):
-        def do_GET(self): heads.append(dict(self.headers)); self.send_response(404); self.end_headers()
+        def do_GET(self):
+            heads.append(dict(self.headers))
+            self.send_response(404)
+            self.end_headers()
         do_POST = do_GET
         def log_message(self, *_): pass
     with HTTPServer(('127.0.0.1', 0), Takes) as s:
@@ -540,7 +568,8 @@ def raw(url, key, body, name, **headers):
 def test_other_model(model, other, store, key, prompts):
     "Features of one model are never met by texts of another: 409, not charged, in words; each answer says whose it is"
     with serving(create_app(model, store)) as url, RemoteBlackBox(url, key, NAMES) as box:
-        images = box.upload(shots()[0]); box.query(prompts[:1], images)
+        images = box.upload(shots()[0])
+        box.query(prompts[:1], images)
         id, _ = box._store[images.id]
         body = pack_message({'prompts': prompts[:1]}, images=id, classnames=NAMES)
         first = raw(url, key, body, 'question 1')
@@ -625,7 +654,8 @@ def test_longer_than_promised():
 @pytest.mark.parametrize('when, status, paid', [('check_query', 404, 0), ('charge', 200, 1)])
 def test_set_deleted_in_a_query(model, store, key, prompts, monkeypatch, when, status, paid):
     "Deleted before it is read: 404 and no charge. Deleted after: answered, and paid once"
-    app = create_app(model, store); service = app.state.service
+    app = create_app(model, store)
+    service = app.state.service
     with TestClient(app, raise_server_exceptions=False, headers={'Authorization': f'Bearer {key}'}) as c:
         id = send(c, '/v1/images', pack_message({'0': torch.zeros(9, 9, 3, dtype=torch.uint8)})).json()['id']
         true = getattr(service, when)
@@ -639,13 +669,15 @@ def test_set_deleted_in_a_query(model, store, key, prompts, monkeypatch, when, s
 
 def test_set_replaced_in_a_query(model, store, key, prompts, monkeypatch):
     "Other pictures under the same id, between look and charge: not answered, not charged"
-    app = create_app(model, store); service = app.state.service
+    app = create_app(model, store)
+    service = app.state.service
     with TestClient(app, raise_server_exceptions=False, headers={'Authorization': f'Bearer {key}'}) as c:
         upload = lambda n: c.post('/v1/images', content=pack_message({str(i): torch.full((9, 9, 3), i, dtype=torch.uint8) for i in range(n)}), headers={'Idempotency-Key': 'pictures'}).json()['id']
         id, true = upload(1), service.check_query
         def replacing(*args):
             q = true(*args)
-            store.delete_set(1, id); upload(3)
+            store.delete_set(1, id)
+            upload(3)
             return q
         monkeypatch.setattr(service, 'check_query', replacing)
         assert send(c, '/v1/query', pack_message({'prompts': prompts[:1]}, images=id, classnames=NAMES)).status_code == 404
@@ -656,7 +688,8 @@ def test_set_replaced_in_a_query(model, store, key, prompts, monkeypatch):
 def test_logs(serve, store, path, key, prompts, caplog):
     "A line of JSON a request, with no key and no picture in it; nor are those in the store"
     picture = np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8)
-    f = io.BytesIO(); Image.fromarray(picture).save(f, 'PNG')
+    f = io.BytesIO()
+    Image.fromarray(picture).save(f, 'PNG')
     with caplog.at_level(logging.INFO), serve() as url, RemoteBlackBox(url, key, NAMES) as box:
         box.query(prompts[:3], box.upload([picture, Image.fromarray(picture)]))
         assert httpx.get(url + '/healthz').json() == dict(status='ok')

@@ -23,13 +23,15 @@ def imagenet(path, trunk):
 def save(model, out, cfg=CFG, pre=PRE):
     "Write the two files that open_clip's 'local-dir:' reads, weights in half precision"
     from safetensors.torch import save_file
-    out = Path(out); out.mkdir(parents=True, exist_ok=True)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
     js = dict(model_cfg=cfg, preprocess_cfg=pre)
     sd = {k: v.detach().half().contiguous() if v.is_floating_point() else v for k, v in model.state_dict().items()}
     save_file(sd, out/'.tmp.safetensors', metadata={'format': 'pt'})
     (out/'.tmp.json').write_text(json.dumps(js, indent=2)+'\n')
     os.chmod(out/'.tmp.safetensors', 0o644)
-    os.replace(out/'.tmp.json', out/'open_clip_config.json'); os.replace(out/'.tmp.safetensors', out/'open_clip_model.safetensors')
+    os.replace(out/'.tmp.json', out/'open_clip_config.json')
+    os.replace(out/'.tmp.safetensors', out/'open_clip_model.safetensors')
 
 def load(folder):
     "A saved model, through open_clip alone: (model, preprocess, tokenizer)"

@@ -28,7 +28,9 @@ def sets(work, cache, styles=STYLES, fashion_n=None, split='t10k', px=128):
         for g in GROUPS:
             i = [j for j, k in enumerate(ks) if es[k]['group'] == g]
             if i: res[f'{s}/{g}'] = plain(torch.tensor(x[i])), [es[ks[j]]['name'] for j in i], torch.arange(len(i))
-    st = list(stamps(work)); cs = [clean(o[1]) for o in st]; names = sorted(set(cs))
+    st = list(stamps(work))
+    cs = [clean(o[1]) for o in st]
+    names = sorted(set(cs))
     res['stamps'] = plain(torch.tensor(np.stack([fit(o[2], px) for o in st]))), names, torch.tensor([names.index(o) for o in cs])
     x, y = fashion(work, split)
     x, y = torch.tensor(x[:fashion_n].copy()), torch.tensor(y[:fashion_n].copy()).long()
@@ -52,15 +54,22 @@ def speed(m, n_prompts=40, n_classes=10, n_tokens=10):
     def best(f, k=15):
         ts = []
         with torch.no_grad():
-            for _ in range(k): t = time.time(); f(); ts.append(time.time()-t)
+            for _ in range(k):
+                t = time.time()
+                f()
+                ts.append(time.time()-t)
         return 1000*min(ts)
     s = m.visual.image_size[0]
-    x = torch.rand(32, 3, s, s); ids = torch.randint(1, 40000, (n_prompts*n_classes, n_tokens)); ids[:, -1] = 49407
+    x = torch.rand(32, 3, s, s)
+    ids = torch.randint(1, 40000, (n_prompts*n_classes, n_tokens))
+    ids[:, -1] = 49407
     return dict(image_ms=round(best(lambda: m.encode_image(x))/32, 2), query_ms=round(best(lambda: encode(m, ids)), 1))
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument('--work', default='build/minivlm'); p.add_argument('--model', default='craft_nb/assets/craft-mini'); p.add_argument('--out')
+    p.add_argument('--work', default='build/minivlm')
+    p.add_argument('--model', default='craft_nb/assets/craft-mini')
+    p.add_argument('--out')
     a = p.parse_args()
     m = load(a.model)[0]
     px = m.visual.image_size[0]

@@ -31,7 +31,8 @@ def npm_install(folder, packages):
 
 def fetch(work):
     "Download into `work` what is not there yet"
-    work = Path(work); npm, deb, py = work/'npm', work/'deb', work/'py'
+    work = Path(work)
+    npm, deb, py = work/'npm', work/'deb', work/'py'
     for o in (npm, deb, py): o.mkdir(parents=True, exist_ok=True)
     npm_install(npm, [o for o in NPM if not (npm/'node_modules'/o).exists()])
     for o in DEB:

@@ -50,15 +50,18 @@ def report(what, names, h, rows, mine, same=SAME):
 def check(assets='craft_nb/assets', work=None, man=HERE/'manifest.csv.gz'):
     "All comparisons; returns the number of hits"
     rows, mine = manifest(man)
-    styles = sorted({o['style'] for o in rows}); bad = [o for o in styles if o in TASK or o not in TRAIN]
+    styles = sorted({o['style'] for o in rows})
+    bad = [o for o in styles if o in TASK or o not in TRAIN]
     print(f'{len(rows)} training pictures of {len(styles)} styles ({", ".join(styles)}); of the task styles: {len(bad)}')
     n = len(bad)+report('shipped', *shipped(assets), rows, mine)+report('digits', *digits(), rows, mine)
     if work:
         from fetch import fashion, stamps
         from pairs import read
         for s in TASK:
-            ks, _, h, _ = read(s, work, Path(work)/'cache'); n += report(s, ks, h, rows, mine)
-        st = list(stamps(work)); n += report('stamps', [o[0] for o in st], np.array([hashes(o[2]) for o in st]), rows, mine)
+            ks, _, h, _ = read(s, work, Path(work)/'cache')
+            n += report(s, ks, h, rows, mine)
+        st = list(stamps(work))
+        n += report('stamps', [o[0] for o in st], np.array([hashes(o[2]) for o in st]), rows, mine)
         for s in ('t10k', 'train'):
             x = fashion(work, s)[0]
             n += report(f'Fashion-MNIST {s}', range(len(x)), np.array([hashes(Image.fromarray(o)) for o in x]), rows, mine)
@@ -66,7 +69,10 @@ def check(assets='craft_nb/assets', work=None, man=HERE/'manifest.csv.gz'):
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--assets', default='craft_nb/assets'); p.add_argument('--work'); p.add_argument('--manifest', default=HERE/'manifest.csv.gz')
+    p.add_argument('--assets', default='craft_nb/assets')
+    p.add_argument('--work')
+    p.add_argument('--manifest', default=HERE/'manifest.csv.gz')
     a = p.parse_args()
     n = check(a.assets, a.work, a.manifest)
-    print(f'{n} hits'); sys.exit(n > 0)
+    print(f'{n} hits')
+    sys.exit(n > 0)

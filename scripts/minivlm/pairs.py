@@ -42,7 +42,8 @@ def captions(style, key, work):
 
 def fit(im, side=SIDE, pad=0):
     "RGBA picture -> uint8 array (side, side, 4), aspect kept, centred on transparency"
-    im = im.convert('RGBA'); s = (side-2*pad)/max(im.size)
+    im = im.convert('RGBA')
+    s = (side-2*pad)/max(im.size)
     w, h = (max(1, round(o*s)) for o in im.size)
     res = Image.new('RGBA', (side, side))
     res.paste(im.resize((w, h), Image.BICUBIC), ((side-w)//2, (side-h)//2))
@@ -50,7 +51,8 @@ def fit(im, side=SIDE, pad=0):
 
 def white(im):
     "Any picture -> RGB on white"
-    im = im.convert('RGBA'); res = Image.new('RGBA', im.size, 'white')
+    im = im.convert('RGBA')
+    res = Image.new('RGBA', im.size, 'white')
     res.alpha_composite(im)
     return res.convert('RGB')
 
@@ -69,13 +71,17 @@ def read(style, work, cache):
     "All of a style: (keys, arrays (N, 128, 128, 4), hashes (N, 2), sha1); kept in `cache`"
     f = Path(cache)/f'{style}.npz'
     if not f.exists():
-        f.parent.mkdir(parents=True, exist_ok=True); ks, xs, hs, ss = [], [], [], []
+        f.parent.mkdir(parents=True, exist_ok=True)
+        ks, xs, hs, ss = [], [], [], []
         for k, im in pictures(style, work):
             if style == 'ph' and re.search('-(light|thin)$', k): continue
             if style in ICONS and not icon_words(style, k): continue
             x = fit(im)
             if not x[..., 3].any(): continue
-            ks.append(k); xs.append(x); hs.append(hashes(im)); ss.append(hashlib.sha1(im.tobytes()).hexdigest())
+            ks.append(k)
+            xs.append(x)
+            hs.append(hashes(im))
+            ss.append(hashlib.sha1(im.tobytes()).hexdigest())
         np.savez(f, keys=np.array(ks), x=np.stack(xs), h=np.array(hs), sha=np.array(ss))
     d = np.load(f)
     return d['keys'], d['x'], d['h'], d['sha']

@@ -63,7 +63,8 @@ def sources():
 
 def download(work):
     "Install the packages of suite.csv, as they were, where they are missing"
-    npm = Path(work)/'npm'; npm.mkdir(parents=True, exist_ok=True)
+    npm = Path(work)/'npm'
+    npm.mkdir(parents=True, exist_ok=True)
     have = lambda o: (f := npm/'node_modules'/o['package']/'package.json').exists() and json.loads(f.read_text())['version'] == o['version']
     fetch.npm_install(npm, [f"{o['package']}@{o['version']}" for o in sources() if not have(o)])
 
@@ -159,10 +160,14 @@ def add(album, name, members, pool, test):
             if data in seen or is_blank(im): continue
             seen.add(data)
             stored = Image.open(io.BytesIO(data))
-            if nearest(np.array([hashes(stored)]), trained)[0][0] <= LEAK: lost['near_training'] += 1; continue
+            if nearest(np.array([hashes(stored)]), trained)[0][0] <= LEAK:
+                lost['near_training'] += 1
+                continue
             bits = dhash(stored.convert('RGBA'))
             if split == 'train': near.append(bits)
-            elif min((bits ^ o).sum() for o in near) <= SAME: lost['near_the_pool'] += 1; continue
+            elif min((bits ^ o).sum() for o in near) <= SAME:
+                lost['near_the_pool'] += 1
+                continue
             kept[split] += 1
             album.bytes[path] = data
             rows.append((path, label, split, hand, source))

@@ -107,14 +107,16 @@ CLIP = {
 def white(im, px=PX):
     "RGBA picture -> RGB on white, cut to what is drawn, at most `px` pixels on its longer side"
     im = im.convert('RGBA')
-    bg = Image.new('RGBA', im.size, 'white'); bg.alpha_composite(im)
+    bg = Image.new('RGBA', im.size, 'white')
+    bg.alpha_composite(im)
     bg = bg.convert('RGB')
     if max(bg.size) > px: bg.thumbnail((px, px), Image.LANCZOS)
     return bg
 
 def square(im):
     "Centre `im` on a white square"
-    n = max(im.size); res = Image.new('RGB', (n, n), 'white')
+    n = max(im.size)
+    res = Image.new('RGB', (n, n), 'white')
     res.paste(im, ((n - im.width)//2, (n - im.height)//2))
     return res
 
@@ -133,7 +135,8 @@ def encode(im, mono=False):
 
 def png(a):
     "Grey array -> PNG bytes"
-    buf = io.BytesIO(); Image.fromarray(a).save(buf, 'PNG', optimize=True)
+    buf = io.BytesIO()
+    Image.fromarray(a).save(buf, 'PNG', optimize=True)
     return buf.getvalue()
 
 def dhash(im):
@@ -144,7 +147,8 @@ def dhash(im):
 
 def shuffled(xs, *seed):
     "A shuffled copy, the same for the same seed"
-    xs = list(xs); Random('/'.join(map(str, seed))).shuffle(xs)
+    xs = list(xs)
+    Random('/'.join(map(str, seed))).shuffle(xs)
     return xs
 
 def divide(groups, seed, n=SHOTS, share=0., cap=None):
@@ -186,7 +190,8 @@ class Album:
 
     def save(self, out, pictures='pictures.zip'):
         "Write the tables, and the zip of the pictures they name"
-        out = Path(out); (out/'tasks').mkdir(parents=True, exist_ok=True)
+        out = Path(out)
+        (out/'tasks').mkdir(parents=True, exist_ok=True)
         for name, rows in self.tables.items():
             with open(out/'tasks'/f'{name}.csv', 'w', newline='') as f:
                 csv.writer(f, lineterminator='\n').writerows([('path', 'label', 'split', 'style', 'source'), *rows])
@@ -205,7 +210,8 @@ def emoji_pictures(album, work):
             if k not in es or es[k]['group'] not in groups: continue
             b = encode(white(im), style in MONO)
             if b in seen: continue  # the same drawing under two code points
-            seen.add(b); album.bytes[f'{style}/{k}.webp'] = b
+            seen.add(b)
+            album.bytes[f'{style}/{k}.webp'] = b
             have.setdefault(k, []).append(style)
     return have
 

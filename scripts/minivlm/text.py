@@ -85,9 +85,12 @@ def bag(clip, words, targets, n=6000, seed=0, ridge=1e-3):
     "Start the tower as a bag of words: uniform attention in the first block, silent blocks after it, a projection fitted by least squares"
     rng, tk, w = random.Random(seed), Tokens(clip.context_length), clip.transformer.width
     for i, b in enumerate(clip.transformer.resblocks):
-        b.mlp.c_proj.weight.zero_(); b.attn.out_proj.weight.mul_(i > 0).mul_(.1)
+        b.mlp.c_proj.weight.zero_()
+        b.attn.out_proj.weight.mul_(i > 0).mul_(.1)
     a = clip.transformer.resblocks[0].attn
-    a.in_proj_weight[:2*w].mul_(.1); a.in_proj_weight[2*w:] = torch.eye(w); a.out_proj.weight.copy_(torch.eye(w))
+    a.in_proj_weight[:2*w].mul_(.1)
+    a.in_proj_weight[2*w:] = torch.eye(w)
+    a.out_proj.weight.copy_(torch.eye(w))
     idx = sorted(rng.sample(range(len(words)), min(n, len(words))), key=lambda i: len(words[i]))
     clip.text_projection.data = torch.eye(w)
     X = torch.cat([encode(clip, tk([rng.choice(TEMPLATES[:4]).format(words[j]) for j in idx[i:i+256]]))*w**.5 for i in range(0, len(idx), 256)])
@@ -110,6 +113,8 @@ def distil(clip, words, targets, steps=3000, bs=384, lr=1e-3, seed=0, weights=No
         ids = tk([rng.choice(TEMPLATES[:4] if rng.random() < .6 else TEMPLATES).format(words[j]) for j in idx])
         z, t = encode(clip, ids), targets[idx]
         loss = F.cross_entropy(z@t.T/.05, torch.arange(len(idx)))+4*(1-(z*t).sum(-1).mean())
-        opt.zero_grad(); loss.backward(); opt.step()
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
         m = (z*t).sum(-1).mean().item() if i == 0 else .98*m+.02*(z*t).sum(-1).mean().item()
         if i % 100 == 0: log(f'text {i:5}: loss {loss.item():.3f}, cosine {m:.3f}, {time.time()-t0:.0f} s')

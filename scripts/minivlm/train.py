@@ -31,9 +31,14 @@ class Pairs:
             for i, k in enumerate(ks):
                 n, t, c = caption(s, str(k))
                 if not n or bad[i]: continue
-                keep.append(i); self.own.append(add(n)); self.tags.append(add(t)); self.kinds.append(add(c))
+                keep.append(i)
+                self.own.append(add(n))
+                self.tags.append(add(t))
+                self.kinds.append(add(c))
                 self.row.append((s, str(k), sha[i], f'{int(h[i, 0]):016x}', f'{int(h[i, 1]):016x}'))
-            self.dropped[s] = int(bad.sum()); xs.append(x[keep]); mono += [s in MONO]*len(keep)
+            self.dropped[s] = int(bad.sum())
+            xs.append(x[keep])
+            mono += [s in MONO]*len(keep)
         self.x, self.mono, self.words = torch.tensor(np.concatenate(xs)), torch.tensor(mono), list(words)
         self.all = [set(a+b+c) for a, b, c in zip(self.own, self.tags, self.kinds)]
     def __len__(self): return len(self.x)
@@ -65,7 +70,8 @@ def conse(clip, w, b, IN, a=1., t=3.):
     fc1, fc2, K = clip.visual.head.mlp.fc1, clip.visual.head.mlp.fc2, len(IN)
     with torch.no_grad():
         fc1.weight[:K], fc1.bias[:K] = a*w, a*(b-t)
-        fc2.weight.mul_(.1); fc2.weight[:, :K] = IN.T
+        fc2.weight.mul_(.1)
+        fc2.weight[:, :K] = IN.T
 
 @torch.no_grad()
 def features(net, x, bs=32, size=128):
@@ -81,25 +87,31 @@ def views(net, pairs, idx, gen, plainly=False, size=128, bs=96):
 
 def pseudo(feats, w, k=2.):
     "Features that the ImageNet classifier's rows stand for, had its classes the pictures' covariance: mean + k S w, and a root of S for noise"
-    mu = feats.mean(0); S = torch.cov(feats.T)
-    d = w@S; d = d/d.norm(dim=-1, keepdim=True)*feats.sub(mu).norm(dim=-1).mean()
+    mu = feats.mean(0)
+    S = torch.cov(feats.T)
+    d = w@S
+    d = d/d.norm(dim=-1, keepdim=True)*feats.sub(mu).norm(dim=-1).mean()
     ev, U = torch.linalg.eigh(S)
     return mu+k*d, (U*ev.clamp_min(0).sqrt()).T
 
 def heads(clip, pairs, p, T, IN, w, PR, n=6000, steps=300, bs=384, lr=1e-3, tau=.04, px=128, seed=0):
     "Stage A: train the head on frozen features of `n` augmented pictures, against the fixed text vectors `T` of `pairs.words`"
     rng, gen = random.Random(seed), torch.Generator().manual_seed(seed)
-    head = clip.visual.head; opt = torch.optim.AdamW(head.parameters(), lr=lr, weight_decay=.05)
+    head = clip.visual.head
+    opt = torch.optim.AdamW(head.parameters(), lr=lr, weight_decay=.05)
     some = torch.multinomial(p, min(n, len(pairs)), generator=gen)
     V = views(clip.visual.trunk, pairs, some, gen, size=px)
     names = torch.tensor(sorted({o[0] for o in pairs.own}))
     for i in range(steps):
         for g in opt.param_groups: g['lr'] = lr*min(1, (i+1)/50)*.5*(1+math.cos(math.pi*i/steps))
-        k = torch.randint(len(some), (bs,), generator=gen); ids = some[k].tolist()
+        k = torch.randint(len(some), (bs,), generator=gen)
+        ids = some[k].tolist()
         c = torch.tensor([pairs.pick(j, rng) for j in ids])
         loss = nce(F.normalize(head(V[k]), dim=-1), c, [pairs.all[j] for j in ids], T, names, tau, gen)
         loss = loss+.5*named(head, IN, PR, gen, 256, tau)
-        opt.zero_grad(); loss.backward(); opt.step()
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
         if i % 100 == 0: log(f'heads {i:5}: loss {loss.item():.3f}')
 
 def named(head, IN, PR, gen, n, tau):
@@ -117,7 +129,8 @@ def nce(z, c, have, T, names, tau, gen, extra=512):
     y = torch.tensor([pos[o] for o in c.tolist()])
     mask = torch.zeros(len(z), len(cols), dtype=torch.bool)
     rc = [(r, pos[w]) for r, ws in enumerate(have) for w in ws if w in pos]
-    rc = torch.tensor(rc).T; mask[rc[0], rc[1]] = True
+    rc = torch.tensor(rc).T
+    mask[rc[0], rc[1]] = True
     S = z@T[cols].T/tau
     mask[torch.arange(len(z)), y] = False
     a = F.cross_entropy(S.masked_fill(mask, -1e4), y)
@@ -144,7 +157,8 @@ def tune(clip, pairs, p, T, IN, w, b, PR, steps=1000, minutes=None, bs=128, lr=4
         f = max(i/steps, (time.time()-t0)/60/minutes if minutes else 0)
         if f >= 1: break
         for g in opt.param_groups: g['lr'] = lr*min(1, (i+1)/40)*(.02+.98*.5*(1+math.cos(math.pi*f)))
-        idx = torch.multinomial(p, bs, generator=gen); ids = idx.tolist()
+        idx = torch.multinomial(p, bs, generator=gen)
+        ids = idx.tolist()
         x = ((augment(pairs.x[idx], pairs.mono[idx], gen)-MEAN)/STD).contiguous(memory_format=torch.channels_last)
         with low(): h = tr(x).float()
         with torch.no_grad(), low(): t = old(x).float()
@@ -152,12 +166,15 @@ def tune(clip, pairs, p, T, IN, w, b, PR, steps=1000, minutes=None, bs=128, lr=4
         a = nce(F.normalize(vis.head(h), dim=-1), c, [pairs.all[j] for j in ids], T, names, tau, gen, extra=1500)
         kd = F.kl_div(F.log_softmax((h@w.T+b)/2, -1), F.log_softmax((t@w.T+b)/2, -1), log_target=True, reduction='batchmean')*4
         loss = a+lwf*kd+.25*named(vis.head, IN, PR, gen, 192, tau)
-        opt.zero_grad(); loss.backward()
-        torch.nn.utils.clip_grad_norm_(vis.parameters(), 5.); opt.step()
+        opt.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vis.parameters(), 5.)
+        opt.step()
         with torch.no_grad():
             for u, v in zip(mean.parameters(), vis.parameters()): u.lerp_(v, 1-min(ema, (i+1)/(i+10)))
         if i % 20 == 0: log(f'tune {i:5} ({100*f:.0f}%): pairs {a.item():.3f}, old classes {kd.item():.3f}')
-    vis.load_state_dict(mean.state_dict()); vis.requires_grad_(True)
+    vis.load_state_dict(mean.state_dict())
+    vis.requires_grad_(True)
 
 def retell(clip, pairs, p, Z, some, words, T0, weights=None, steps=380, bs=256, lr=4e-4, tau=.04, keep=1., seed=2):
     "Stage C: tune the text tower on the image vectors `Z` of the pictures `some`, while `words` stay near the teacher's `T0`"
@@ -167,16 +184,21 @@ def retell(clip, pairs, p, Z, some, words, T0, weights=None, steps=380, bs=256, 
     say = lambda w: rng.choice(TEMPLATES[:4] if rng.random() < .6 else TEMPLATES).format(w)
     for i in range(steps):
         for g in opt.param_groups: g['lr'] = lr*min(1, (i+1)/40)*.5*(1+math.cos(math.pi*i/steps))+1e-6
-        k = torch.randint(len(some), (bs,), generator=gen); ids = some[k].tolist()
-        c = torch.tensor([pairs.pick(j, rng) for j in ids]); cols = c.unique()
+        k = torch.randint(len(some), (bs,), generator=gen)
+        ids = some[k].tolist()
+        c = torch.tensor([pairs.pick(j, rng) for j in ids])
+        cols = c.unique()
         j = torch.multinomial(wt, bs//2, generator=gen)
         z = encode(clip, tk([say(pairs.words[o]) for o in cols.tolist()]+[say(words[o]) for o in j.tolist()]))
         T = torch.zeros(len(pairs.words), z.shape[1]).index_copy(0, cols, z[:len(cols)])
         a = nce(Z[k], c, [pairs.all[o] for o in ids], T, cols, tau, gen, extra=len(cols))
-        t = T0[j]; q = z[len(cols):]
+        t = T0[j]
+        q = z[len(cols):]
         d = .5*F.cross_entropy(q@t.T/.05, torch.arange(len(j)))+4*(1-(q*t).sum(-1).mean())
         loss = a+keep*d
-        opt.zero_grad(); loss.backward(); opt.step()
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
         if i % 50 == 0: log(f'retell {i:4}: pairs {a.item():.3f}, teacher {d.item():.3f}, {time.time()-t0:.0f} s')
 
 def mix(a, b, alpha):
@@ -196,9 +218,12 @@ def drawn(seed=0):
     for c in ('red', 'green', 'blue', 'orange'):
         for s in ('ellipse', 'rectangle', 'line', 'arc'):
             for _ in range(3):
-                im = Image.new('RGBA', (128, 128)); a = [rng.randint(8, 40), rng.randint(8, 40), rng.randint(80, 120), rng.randint(80, 120)]
+                im = Image.new('RGBA', (128, 128))
+                a = [rng.randint(8, 40), rng.randint(8, 40), rng.randint(80, 120), rng.randint(80, 120)]
                 kw = dict(fill=c, width=9) if s == 'line' else dict(start=0, end=250, fill=c, width=9) if s == 'arc' else dict(fill=c)
-                getattr(ImageDraw.Draw(im), s)(a, **kw); ks.append(f'{c} {s}'); ims.append(im)
+                getattr(ImageDraw.Draw(im), s)(a, **kw)
+                ks.append(f'{c} {s}')
+                ims.append(im)
     sha = [hashlib.sha1(o.tobytes()).hexdigest() for o in ims]
     return 'drawn', np.array(ks), np.stack([fit(o) for o in ims]), np.array([hashes(o) for o in ims]), np.array(sha)
 
@@ -248,9 +273,14 @@ def train(
     w, b = imagenet(ckpt, tr) if ckpt else (torch.randn(1000, 1280, generator=gen)*.03, torch.zeros(1000))
 
     # the text tower learns from the teacher
-    words = list(dict.fromkeys(IN+pairs.words+more)); known = len(dict.fromkeys(IN+pairs.words))
-    E = teacher(words); T0 = Space(E[:known], CFG['embed_dim'])(E)
-    wt = torch.ones(len(words)); wt[:known] = 4; wt[:len(set(IN))] = 8; wt *= torch.tensor([len(o) <= 24 for o in words])
+    words = list(dict.fromkeys(IN+pairs.words+more))
+    known = len(dict.fromkeys(IN+pairs.words))
+    E = teacher(words)
+    T0 = Space(E[:known], CFG['embed_dim'])(E)
+    wt = torch.ones(len(words))
+    wt[:known] = 4
+    wt[:len(set(IN))] = 8
+    wt *= torch.tensor([len(o) <= 24 for o in words])
     start(m, words, T0, teacher, cache)
     distil(m, words, T0, steps=steps['text'], bs=bs[0], lr=7e-4, weights=wt, log=log)
 
@@ -284,10 +314,13 @@ def train(
 
 if __name__ == '__main__':
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    a.add_argument('--work', default='build/minivlm'); a.add_argument('--out', default='craft_nb/assets/craft-mini')
+    a.add_argument('--work', default='build/minivlm')
+    a.add_argument('--out', default='craft_nb/assets/craft-mini')
     a.add_argument('--without', default='streamline', help='training styles to leave out, for validation')
-    a.add_argument('--manifest', default=str(Path(__file__).parent/'manifest.csv.gz')); a.add_argument('--smoke', action='store_true')
-    a = a.parse_args(); t0 = time.time()
+    a.add_argument('--manifest', default=str(Path(__file__).parent/'manifest.csv.gz'))
+    a.add_argument('--smoke', action='store_true')
+    a = a.parse_args()
+    t0 = time.time()
     if a.smoke: m, pairs = train(smoke(), a.out, steps=dict.fromkeys(STEPS, 3), bs=(16,)*3, n=32)
     else:
         cache = Path(a.work)/'cache'

@@ -54,11 +54,15 @@ def distil(vit, T, S, words, report, steps=10**9, minutes=15, bs=256, lr=1e-3, s
         with torch.autocast('cpu', torch.bfloat16): z = vit(S[k])
         a, b = alike(F.normalize(z.float(), dim=-1), T[k].float(), words[torch.randint(len(words), (512,), generator=gen)])
         loss = 4*a+b
-        opt.zero_grad(); loss.backward()
-        torch.nn.utils.clip_grad_norm_(vit.parameters(), 1.); opt.step()
+        opt.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vit.parameters(), 1.)
+        opt.step()
         if i % 100 == 0: log(f'vit {i:5} ({100*f:.0f}%): 1 - cosine {a.item():.3f}, words {b.item():.3f}')
         if i % 1000 == 999 or i == steps-1:
-            vit.conv1[0] = stem; log(report()); vit.conv1[0] = torch.nn.Identity()
+            vit.conv1[0] = stem
+            log(report())
+            vit.conv1[0] = torch.nn.Identity()
     vit.conv1[0] = stem
     return vit.eval().requires_grad_(False)
 
@@ -69,22 +73,27 @@ def reproject(clip, vit, pairs, p, words, n=12000, steps=600, lr=1e-3, bs=512, s
     T, S = [], []
     for j in torch.multinomial(p, n, replacement=True, generator=gen).split(64):
         x = augment(pairs.x[j], pairs.mono[j], gen)
-        T.append(F.normalize(features(clip.visual, x, 64, size), dim=-1)); S.append(features(vit, x, 64, px))
-    T, S = torch.cat(T), torch.cat(S); log('views')
+        T.append(F.normalize(features(clip.visual, x, 64, size), dim=-1))
+        S.append(features(vit, x, 64, px))
+    T, S = torch.cat(T), torch.cat(S)
+    log('views')
     P = torch.nn.Parameter(torch.linalg.solve(S.T@S + 1e-3*len(S)*S.var()*torch.eye(S.shape[1]), S.T@T))
     opt = torch.optim.AdamW([P], lr=lr, weight_decay=0.)
     for i in range(steps):
         for g in opt.param_groups: g['lr'] = lr*.5*(1+math.cos(math.pi*i/steps))
         k = torch.randint(len(T), (bs,), generator=gen)
         a, b = alike(F.normalize(S[k]@P, dim=-1), T[k], words[torch.randint(len(words), (512,), generator=gen)])
-        opt.zero_grad(); (4*a+b).backward(); opt.step()
+        opt.zero_grad()
+        (4*a+b).backward()
+        opt.step()
         if i % 100 == 0: log(f'projection {i:4}: 1 - cosine {a.item():.3f}, words {b.item():.3f}')
     vit.proj = torch.nn.Parameter(P.detach(), requires_grad=False)
 
 def save(vit, out, results):
     "Write the shape, and in half precision the weights beside the stem's"
     from safetensors.torch import save_file
-    out = Path(out); out.mkdir(parents=True, exist_ok=True)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
     save_file({k: v.half().contiguous() for k, v in vit.state_dict().items() if not k.startswith('conv1.0.')}, out/'vision.safetensors')
     (out/'vision.safetensors').chmod(0o644)
     (out/'vision.json').write_text(json.dumps(VIT)+'\n')
@@ -109,7 +118,8 @@ def main(work, out, minutes, n, smoke, again):
     report = lambda: judge(clip, vit, x, names, y, T)
     if again:
         old = load_file(Path(out)/'vision.safetensors')
-        old.pop('proj'); vit.load_state_dict(old, strict=False)
+        old.pop('proj')
+        vit.load_state_dict(old, strict=False)
         reproject(clip, vit, pairs, p, words)
         log('after', res := report())
         return save(vit, out, json.loads((Path(out)/'results.json').read_text()) | res)
@@ -125,8 +135,10 @@ def main(work, out, minutes, n, smoke, again):
 
 if __name__ == '__main__':
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    a.add_argument('--work', default='build/minivlm'); a.add_argument('--out', default='craft_nb/assets/craft-mini-vit')
-    a.add_argument('--minutes', type=float, default=15, help='of training, after the views are made'); a.add_argument('--views', type=int, default=120000)
+    a.add_argument('--work', default='build/minivlm')
+    a.add_argument('--out', default='craft_nb/assets/craft-mini-vit')
+    a.add_argument('--minutes', type=float, default=15, help='of training, after the views are made')
+    a.add_argument('--views', type=int, default=120000)
     a.add_argument('--smoke', action='store_true')
     a.add_argument('--again', action='store_true', help='fit the last matrix alone, after `widen.py` changed the teacher\'s space')
     a = a.parse_args()
