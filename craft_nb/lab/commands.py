@@ -286,7 +286,8 @@ def _add(db, name, given):
     print_key(db.add(name, budget, price or 0., Policy(**given)))
 
 def _limit(db, name, given):
-    before, after = db.limit(name, **given)
+    from craft_nb.service.policy import change_limits
+    before, after = change_limits(db, name, **given)
     def words(limits):
         shown = [(k, 'none' if v is None else v) for k, v in limits.items()]
         return ' '.join(f'{k}={v}' for k, v in shown)
@@ -308,7 +309,9 @@ def _list(db, name, given):
     rows = [list(a.values()) for a in db.accounts()]
     print_table([LEDGER_COLUMNS, *rows])
 
-def _report(db, name, given): print(db.access_report())
+def _report(db, name, given):
+    from craft_nb.service.policy import access_report
+    print(access_report(db))
 
 # %% ../../nbs/44_commands.ipynb #44-041
 ACCOUNT_ACTIONS = dict(add=_add, limit=_limit, rotate=_rotate,
