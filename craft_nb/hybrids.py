@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from torch import Tensor
 from .blackbox import BlackBox, ImageSet, WrappedBox
-from .pictures import as_labels
 from .classifier import uploaded
 from .craft import CraFT, RunState
 from .heads import ProbeHead, new_head, wide_loss

@@ -4,7 +4,6 @@ from copy import deepcopy
 import joblib, numpy as np, pytest, torch
 from sklearn.base import clone
 from conftest import name, notebooks
-from craft_nb.lab.grids import PAPER
 from craft_nb.clip import CLIPBlackBox
 from craft_nb.checkpoint import Checkpoint
 from craft_nb.craft import CraFT

@@ -4,7 +4,6 @@ from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
 from craft_nb.lab.statistics import ece
-from craft_nb.blackbox import BlackBox
 from craft_nb.clip import CLIPBlackBox
 from craft_nb.cli import main
 from craft_nb.craft import CraFT

@@ -1,6 +1,6 @@
 "Probes and hard prompts: the word lists that are shipped, light imports, old classifiers, and settings that are refused before anything is asked."
 import json
-import numpy as np, pytest, torch
+import numpy as np, pytest
 from conftest import py
 from craft_nb.clip import CLIPBlackBox
 from craft_nb.data import fewshot

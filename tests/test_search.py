@@ -2,7 +2,7 @@
 import pytest, torch
 from craft_nb import craft as collab
 from craft_nb.cli import DEMO_TASKS, task_names
-from craft_nb.lab.reports import FIT_METHODS, compare
+from craft_nb.lab.reports import compare
 from craft_nb.clip import CLIPBlackBox
 from craft_nb.craft import CraFT, fitness_of
 from craft_nb.data import ELEVEN, fewshot

@@ -1,5 +1,5 @@
 "Download the pictures, weights and word lists that `craft-mini` is made from, and read them as (key, picture) pairs."
-import argparse, csv, importlib.util, io, json, re, shutil, subprocess, sys
+import argparse, importlib.util, io, json, re, subprocess, sys
 from functools import lru_cache
 from pathlib import Path
 from PIL import Image

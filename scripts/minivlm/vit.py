@@ -6,7 +6,6 @@ import argparse, json, math, time
 from pathlib import Path
 import torch, torch.nn.functional as F
 from augment import augment, plain
-from build import MEAN, STD
 from craft_nb.clip import load_clip, with_vit
 from safetensors.torch import load_file
 from evaluate import GROUPS, image_features, text_features

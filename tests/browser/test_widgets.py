@@ -1,7 +1,7 @@
 """The widgets, driven in a real browser: JupyterLab, headless Chromium, a slider moved by keys. `make test-browser` runs this.
 
 Chromium is the system's own (Debian: `apt-get install chromium`; or name one in CHROMIUM)."""
-import json, os, re, shutil, signal, subprocess, sys, time, urllib.request
+import json, os, re, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
 
