@@ -106,4 +106,4 @@ def test_what_the_release_returns():
     "The release prints its test accuracies and returns the last prompt: no notebook says that it chooses by them"
     text = {name(p): ' '.join(''.join(c['source']) for c in json.loads(p.read_text(encoding='utf-8'))['cells']) for p in notebooks}
     assert not [k for k, v in text.items() if 'keeps the best. That is not a setting but a leak' in v or 'its look at the test set' in v]
-    assert 'what it returns is the last prompt' in text['16_ablations']
+    assert 'what it returns is the last prompt' in text['14_grids']
