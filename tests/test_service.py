@@ -517,10 +517,11 @@ def test_several_keys(gift, text):
     assert not [h for h in heads if 'other' in h['Authorization']]
 
 @pytest.mark.parametrize('url', ['http://192.0.2.1:8000', 'http://models.example.org', 'http://127.0.0.1.example.org'])
-def test_plain_http(url):
+def test_plain_http(url, tmp_path, monkeypatch):
     "Plain http beyond this machine is for those who ask for it; the address is refused before it is called"
     with pytest.raises(ValueError, match='is plain http'): RemoteBlackBox(url, 'craft_any', NAMES, patience=0)
-    with pytest.raises(SystemExit, match='is plain http'): main(f'fit digits --shots 1 --model {url} --out {secrets.token_hex(4)}'.split())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match='is plain http'): main(f'fit digits --shots 1 --model {url} --out run'.split())
 
 # --- another model behind the same address
 
