@@ -4,6 +4,8 @@ VENV   ?= .venv
 PYTEST ?=
 bin    := $(VENV)/bin
 cfg    := settings.ini setup.py
+lane   := test_lint.py test_notebooks.py test_walls.py test_sync.py test_api.py test_estimator.py test_probes.py \
+          test_search.py test_process_box.py test_data.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -18,8 +20,8 @@ demo: $(VENV)/.installed  ## the method on three built-in tasks -> runs/demo/rep
 test: $(VENV)/.dev  ## every test: notebooks, sync, units, wheel (PYTEST='-k data' passes options on)
 	$(bin)/python -m pytest $(PYTEST)
 
-check: $(VENV)/.dev lint  ## the lane for work in hand: lint, walls, sync, documentation, units (minutes)
-	$(bin)/python -m pytest -q tests/test_walls.py tests/test_sync.py tests/test_api.py tests/test_exercises.py tests/test_search.py tests/test_process_box.py tests/test_data.py $(PYTEST)
+check: $(VENV)/.dev  ## the lane for work in hand: ruff, changed notebooks, walls, sync, documentation, units (minutes)
+	$(bin)/python -m pytest -q --changed $(addprefix tests/,$(lane)) $(PYTEST)
 
 lint: $(VENV)/.dev  ## ruff's rules over modules, notebooks, tests and scripts
 	$(bin)/ruff check

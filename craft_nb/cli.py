@@ -354,4 +354,4 @@ def main(argv: list=None): # words after `craft-nb`; default: the shell's
         if name != 'fit': sys.exit(f'craft-nb {name}: stopped')
         again = f'craft-nb fit --resume {shlex.quote(args["out"])}'
         sys.exit(f'craft-nb fit: stopped; it goes on with: {again}')
-    except (ValueError, TypeError, OSError, RuntimeError) as e: sys.exit(f'craft-nb {name}: {e}')
+    except (ValueError, TypeError, OSError, RuntimeError, ImportError) as e: sys.exit(f'craft-nb {name}: {e}')

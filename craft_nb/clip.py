@@ -11,18 +11,16 @@ __all__ = ['BUILT_IN', 'WEIGHTS', 'check_weights', 'load_open_clip', 'load_clip'
 import json
 from copy import copy
 from pathlib import Path
-import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
-from open_clip import IMAGENET_CLASSNAMES
 from open_clip.transformer import VisionTransformer
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from .data import ASSETS
 from .pictures import as_pictures, open_picture
 from .blackbox import BlackBox, digest
-from .tower import PRECISIONS, TextTower
+from .tower import TextTower
 
 # %% ../nbs/05_clip.ipynb #05-031
 BUILT_IN = 'craft-mini', 'craft-mini-vit'

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['STEPS', 'RELEASE', 'PRESETS', 'COUNTS', 'CraFTConfig', 'budget_by_shots', 'check_config', 'preset_config', 'resolved',
-           'query_cost', 'allowed_queries', 'Account']
+           'query_cost', 'allowed_queries', 'Account', 'check_checkpoint']
 
 # %% ../nbs/11_config.ipynb #11-003
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from cma.sigma_adaptation import CMAAdaptSigmaCSA, CMAAdaptSigmaTPA
 from .blackbox import BlackBox, BudgetExceeded, Ledger
 
@@ -180,3 +181,11 @@ class Account:
              run,          # its `RunState`
              done: bool):  # whether the run is over
         "Keep the state of the run; here it is not kept."
+
+# %% ../nbs/11_config.ipynb #11-042
+def check_checkpoint(checkpoint): # as given to `fit`
+    "Raise TypeError for a folder's name in the place of a `Checkpoint`."
+    if not isinstance(checkpoint, (str, Path)): return
+    name = repr(str(checkpoint))
+    raise TypeError(f'checkpoint={name}: expected a Checkpoint, as in fit(..., checkpoint=Checkpoint({name})), '
+                    'of craft_nb.checkpoint')

@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['ROWS', 'RunState', 'new_refiner', 'augmented', 'start_run', 'fitness_of', 'centre_of', 'search', 'add_view',
            'training_view', 'refine', 'current_lam_o', 'guard', 'held_out_logits', 'temperature_of', 'generation',
-           'ended', 'check_checkpoint', 'CraFT']
+           'ended', 'CraFT']
 
 # %% ../nbs/12_craft.ipynb #12-003
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
-from pathlib import Path
 import numpy as np
 import torch
 from fastcore.meta import delegates
@@ -27,7 +26,7 @@ from .refiner import Refiner, load_refiner, refiner_tensors
 from .losses import cross_entropy, prompt_loss, refiner_loss
 from .classifier import (BoxClassifier, best_temperature, folds, hold_out, logit_spread,
                                  read_classifier, write_classifier)
-from .config import Account, CraFTConfig, STEPS, preset_config, resolved
+from .config import Account, CraFTConfig, STEPS, check_checkpoint, preset_config, resolved
 
 # %% ../nbs/12_craft.ipynb #12-058
 @dataclass
@@ -242,13 +241,6 @@ def _tick(bar, row):
     losses = {k: f'{row[k]:.3f}' for k in ('fitness', 'loss') if k in row}
     bar.update()
     bar.set_postfix(queries=row['queries'], **losses)
-
-def check_checkpoint(checkpoint): # as given to `fit`
-    "Raise TypeError for a folder's name in the place of a `Checkpoint`."
-    if not isinstance(checkpoint, (str, Path)): return
-    name = repr(str(checkpoint))
-    raise TypeError(f'checkpoint={name}: expected a Checkpoint, as in fit(..., checkpoint=Checkpoint({name})), '
-                    'of craft_nb.checkpoint')
 
 # %% ../nbs/12_craft.ipynb #12-086
 class CraFT(BoxClassifier):

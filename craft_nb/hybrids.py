@@ -206,6 +206,7 @@ def refine_candidates(head: ProbeHead, # the refiner
 class CraFTJoint(WithProbes):
     "Run Algorithm 1 with a refiner that reads the probes in every turn; it is not kept or saved."
     own = 'probes', 'M', 'choose'
+    fitted_by = 'head_'
 
     def __init__(self,
                  box: BlackBox,         # where the queries go
@@ -281,8 +282,7 @@ class CraFTJoint(WithProbes):
                           pictures    # N pictures, or an `ImageSet` of them
                          ) -> Tensor: # (N, K) logits
         "Return the logits of pictures: one query for the prompt, one for the probes."
-        if not hasattr(self, 'head_'):
-            raise ValueError('this CraFTJoint is not fitted yet: call fit(pictures, labels) first')
+        self.check_fitted()
         with uploaded(self.box, pictures, 2) as images:
             Y = self.box.query(self.prompt_[None], images)[0]
             X = self.probes_.ask(self.box, images)

@@ -6,7 +6,6 @@
 __all__ = ['cross_entropy', 'kl_div', 'consistency', 'prompt_loss', 'refiner_loss']
 
 # %% ../nbs/09_losses.ipynb #09-003
-import torch
 from torch import Tensor
 
 # %% ../nbs/09_losses.ipynb #09-023

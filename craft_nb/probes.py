@@ -159,6 +159,8 @@ def check_probes(probes,      # as for `Probes`
 # %% ../nbs/20_probes.ipynb #20-054
 class FittedProbes(BoxClassifier):
     "Predict with a head on class names and probes."
+    fitted_by = 'head_'
+
     def price(self) -> dict: # texts scored and queries, of a prediction
         "Return texts and queries of a prediction, whatever the number of pictures."
         K = len(self.box.classnames)
@@ -179,8 +181,7 @@ class FittedProbes(BoxClassifier):
                           pictures    # N pictures, or an `ImageSet` of them
                          ) -> Tensor: # (N, K) logits Y_O
         "Return the logits of pictures; one query, and what `price` says for the probes."
-        if not hasattr(self, 'head_'):
-            raise ValueError('this Probes is not fitted yet: call fit(pictures, labels) first')
+        self.check_fitted()
         with uploaded(self.box, pictures, self.price()['queries']) as images:
             return self.predict_logits(self.box, images)
 

@@ -248,6 +248,8 @@ def refiner_training(refiner: Refiner, # which is changed
 # %% ../nbs/22_texts.ipynb #22-086
 class FittedMixture(BoxClassifier):
     "Predict with a weighted sum over hard prompts."
+    fitted_by = 'templates_'
+
     def texts(self) -> TextBlackBox: # the side of the box that is used
         "Return the box, or its texts-only side."
         return self.box if isinstance(self.box, TextBlackBox) else TextOnly(self.box)
@@ -256,8 +258,7 @@ class FittedMixture(BoxClassifier):
     def decision_function(self, pictures # N pictures, or an `ImageSet` of them
                          ) -> Tensor:    # (N, K) logits, refined if there is a refiner
         "Return the logits of pictures; one query a member."
-        if not hasattr(self, 'templates_'):
-            raise ValueError('this HardPrompts is not fitted yet: call fit(pictures, labels) first')
+        self.check_fitted()
         box, total = self.texts(), 0
         with uploaded(box, pictures, len(self.templates_)) as images:
             answers = box.ask_each(self.templates_, images)

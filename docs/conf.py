@@ -41,7 +41,9 @@ def say_docments(app, what, name, o, options, lines):
     said = {k: v.docment for k, v in said.items() if getattr(v, 'docment', None) and (k in pars or k == 'return')}
     if not said: return
     one = lambda s: literal(' '.join(s.split()))
-    lines += ['', *[f':param {k}: {one(v)}' for k, v in said.items() if k != 'return'], *[f':returns: {one(said[k])}' for k in said if k == 'return'], '']
+    params = [f':param {k}: {one(v)}' for k, v in said.items() if k != 'return']
+    returns = [f':returns: {one(said[k])}' for k in said if k == 'return']
+    lines += ['', *params, *returns, '']
 
 def theirs(app, what, name, o, skip, options):
     "Leave out what another library put into our classes"

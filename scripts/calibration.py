@@ -1,4 +1,6 @@
-"How good are CraFT's probabilities, by temperature? Writes nbs/results/calibration.jsonl, a line a run; lines that are there are left. `12_craft` shows the means."
+"""How good are CraFT's probabilities, by temperature?
+
+Writes nbs/results/calibration.jsonl, a line a run; lines that are there are left. `12_craft` shows the means."""
 import json, sys
 from functools import lru_cache
 from pathlib import Path
@@ -25,8 +27,11 @@ def marks(Y, y, T):
 @torch.no_grad()
 def temperatures(clf, shots):
     "Each way to a temperature, from the training pictures"
-    T = {'none': 1., 'spread': logit_spread(clf.refiner_(clf.run_.logits))/logit_spread(clf.run_.logits), 'used': clf.temperature_}
-    return T if shots == 1 else T | {'held out': best_temperature(held_out_logits(clf.run_, 4), clf.run_.labels)}
+    plain = clf.run_.logits
+    refined = clf.refiner_(plain)
+    T = {'none': 1., 'spread': logit_spread(refined)/logit_spread(plain), 'used': clf.temperature_}
+    if shots == 1: return T
+    return T | {'held out': best_temperature(held_out_logits(clf.run_, 4), clf.run_.labels)}
 
 @lru_cache
 def judge(name):
@@ -37,12 +42,17 @@ def judge(name):
 
 def run(name, shots, seed, learned):
     "A fit, and its marks on the test pictures for each temperature"
-    task, (box, test) = fewshot(name, shots, seed), judge(name)
-    clf = CraFT(box, seed=seed, budget=SHOTS[shots], **LEARNED[learned]).fit(*task.train)
-    Y, y = clf.decision_function(test), task.test[1]
+    task = fewshot(name, shots, seed)
+    box, test = judge(name)
+    budget = SHOTS[shots]
+    clf = CraFT(box, seed=seed, budget=budget, **LEARNED[learned]).fit(*task.train)
+    Y = clf.decision_function(test)
+    y = task.test[1]
     Ts = temperatures(clf, shots) | {'best on the test': best_temperature(Y, y)}
     accuracy = round(100*(Y.argmax(-1) == y).double().mean().item(), 1)
-    return dict(task=name, shots=shots, seed=seed, learned=learned, budget=SHOTS[shots], accuracy=accuracy, marks={k: marks(Y, y, T) for k, T in Ts.items()})
+    by_temperature = {k: marks(Y, y, T) for k, T in Ts.items()}
+    return dict(task=name, shots=shots, seed=seed, learned=learned, budget=budget, accuracy=accuracy,
+                marks=by_temperature)
 
 if __name__ == '__main__':
     done = [json.loads(l) for l in OUT.read_text().splitlines()] if OUT.exists() else []

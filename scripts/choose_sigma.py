@@ -1,7 +1,7 @@
 """Choose σ(0), on which the paper is silent: one value for all tasks, from training pictures alone.
 
-Of four tasks' 16-shot training pictures (three draws that no reported run uses) 12 a class are learned from and 4 are held out;
-no test picture is opened. Writes nbs/results/sigma.json, which 12_craft shows."""
+Of four tasks' 16-shot training pictures (three draws that no reported run uses) 12 a class are learned from and 4 are
+held out; no test picture is opened. Writes nbs/results/sigma.json, which 12_craft shows."""
 import json, time
 from pathlib import Path
 import torch
@@ -14,7 +14,8 @@ from craft_nb.losses import cross_entropy
 def split(task, hold=4):
     "Training pictures -> (learn, held out), the last `hold` of each class held out"
     pics, y = task.train
-    place = torch.cat([torch.arange(int((y == k).sum())) for k in range(len(task.classnames))])   # they come class by class
+    # the pictures come class by class
+    place = torch.cat([torch.arange(int((y == k).sum())) for k in range(len(task.classnames))])
     keep = place < task.shots - hold
     part = lambda m: (pics[m.nonzero()[:, 0]], y[m])
     return part(keep), part(~keep)
@@ -36,9 +37,11 @@ def main(out: str='nbs/results/sigma.json', # where the rows go
             start = time.time()
             clf = CraFT(box, sigma=sigma, budget=budget, seed=seed).fit(*learn)
             Y = clf.decision_function(images)
-            rows.append(dict(task=name, seed=seed, sigma=sigma, loss=round(cross_entropy(Y, held[1]).item(), 4),
-                             accuracy=round(100*(Y.argmax(-1) == held[1]).float().mean().item(), 2),
-                             fitness=round(clf.history_[-1]['fitness'], 4)))
+            loss = cross_entropy(Y, held[1]).item()
+            accuracy = 100*(Y.argmax(-1) == held[1]).float().mean().item()
+            fitness = clf.history_[-1]['fitness']
+            rows.append(dict(task=name, seed=seed, sigma=sigma, loss=round(loss, 4),
+                             accuracy=round(accuracy, 2), fitness=round(fitness, 4)))
             print(rows[-1], f'{time.time()-start:.0f} s', flush=True)
     Path(out).parent.mkdir(exist_ok=True)
     Path(out).write_text('[\n' + ',\n'.join(map(json.dumps, rows)) + '\n]\n')

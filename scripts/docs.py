@@ -1,4 +1,6 @@
-"Build the site: the notebooks as chapters, an API reference from the docments, a search, all of it readable from a folder."
+"""Build the site: the notebooks as chapters, an API reference from the docments, a search.
+
+All of it is readable from a folder."""
 import ast, html.parser, json, os, re, shutil, subprocess, sys, urllib.parse
 from pathlib import Path
 from fastcore.script import call_parse
@@ -10,35 +12,50 @@ def said(src):
     "The directives of a cell, {'hide': '', 'output': 'false'}"
     return {k: v.strip() for k, v in re.findall(r'^#\|\s*([\w-]+):?[ \t]*(.*)$', src, flags=re.M)}
 
+def hides(d): # directives of a cell
+    "The tags by which the site leaves out a cell, or its input"
+    tags = []
+    if 'hide' in d or 'default_exp' in d or d.get('include') == 'false': tags.append('remove-cell')
+    if d.get('echo') == 'false': tags.append('remove-input')
+    return tags
+
 def chapter(nb, # a notebook, as JSON
-            names={}, # {public name: 'module'}, to link `name` to its reference
+            names=None, # {public name: 'module'}, to link `name` to its reference
             after='', # markdown for the end
            ):
     "The notebook as the site shows it: no hidden cells, no directives, names linked to the reference"
+    names = names or {}
     ref = lambda m: f'{{py:obj}}`{m[0][1:-1]} <craft_nb.{names[m[1]]}.{m[1]}>`' if m[1] in names else m[0]
-    for i, c in enumerate(nb['cells']):
+    for c in nb['cells']:
         src = ''.join(c['source'])
         if c['cell_type'] == 'markdown':
+            # odd parts are code, formulas and links, which stay as they are
             parts = re.split(r'(^```.*?^```|\$\$.*?\$\$|\[[^\]]*\]\([^)]*\))', src, flags=re.M|re.S)
             src = ''.join(p if j%2 else re.sub(r'(?<![`\w])`(\w+)`(?!`)', ref, p) for j, p in enumerate(parts))
         else:
             d = said(src)
             if d.get('output') == 'false': c['outputs'] = []
             for o in c['outputs']:  # Sphinx follows links of Markdown cells, not of outputs
-                if md := o.get('data', {}).get('text/markdown'): o['data']['text/markdown'] = re.sub(r'(\]\([\w/]+)\.ipynb\)', r'\1.html)', ''.join(md))
-            tags = [t for t, on in {'remove-cell': 'hide' in d or 'default_exp' in d or d.get('include') == 'false', 'remove-input': d.get('echo') == 'false'}.items() if on]
-            c['metadata'] = {'tags': tags}
+                md = o.get('data', {}).get('text/markdown')
+                if md: o['data']['text/markdown'] = re.sub(r'(\]\([\w/]+)\.ipynb\)', r'\1.html)', ''.join(md))
+            c['metadata'] = {'tags': hides(d)}
             src = re.sub(r'^#\|.*\n?', '', src, flags=re.M).strip('\n')
             if not src: c['metadata'] = {'tags': ['remove-cell']}
         c['source'] = src
     nb['cells'].append({'cell_type': 'markdown', 'id': 'after', 'metadata': {}, 'source': after})
     return nb
 
-def title(nb): return re.search(r'^# (.+)$', '\n'.join(''.join(c['source']) for c in nb['cells']), flags=re.M)[1]
+def text(nb):
+    "The sources of all cells of a notebook"
+    return '\n'.join(''.join(c['source']) for c in nb['cells'])
+
+def title(nb):
+    "The first heading of a notebook"
+    return re.search(r'^# (.+)$', text(nb), flags=re.M)[1]
 
 def module(nb):
     "The module that a notebook writes, or None"
-    m = re.search(r'^#\|\s*default_exp\s+([\w.]+)', '\n'.join(''.join(c['source']) for c in nb['cells']), flags=re.M)
+    m = re.search(r'^#\|\s*default_exp\s+([\w.]+)', text(nb), flags=re.M)
     return m and m[1]
 
 def exported():
@@ -61,18 +78,27 @@ def lay(src # an empty folder
     answers = sorted(root.glob('nbs/solutions/[!_.]*.ipynb'))
     made, heads = {}, {}
     for p in [*course, *answers, root/'nbs/index.ipynb']:
-        nb, rel = json.loads(p.read_text(encoding='utf-8')), p.relative_to(root/'nbs')
+        nb = json.loads(p.read_text(encoding='utf-8'))
+        rel = p.relative_to(root/'nbs')
         mod = module(nb)
-        after = [f'{{doc}}`Reference of craft_nb.{mod} </api/{mod}>`'] if mod in mods else []
-        if (root/'nbs/solutions'/p.name) in answers and p.parent.name == 'nbs': after += [f'{{doc}}`Answers </solutions/{p.stem}>`']
+        after = []
+        if mod in mods: after.append(f'{{doc}}`Reference of craft_nb.{mod} </api/{mod}>`')
+        answered = (root/'nbs/solutions'/p.name) in answers
+        if answered and p.parent.name == 'nbs': after.append(f'{{doc}}`Answers </solutions/{p.stem}>`')
         if mod: made[mod] = p
         heads[rel] = title(nb)
         if p.stem == 'index': after = [contents(heads, mods)]
         (src/rel).write_text(json.dumps(chapter(nb, names, ' · '.join(after))), encoding='utf-8')
     for m in mods:
-        t = f'craft_nb.{m}'
-        chap = f'Derived in :doc:`/{made[m].stem}`.\n\n' if m in made else ''
-        (src/f'api/{m}.rst').write_text(f'{t}\n{"="*len(t)}\n\n{chap}.. automodule:: {t}\n   :members:\n   :undoc-members:\n   :show-inheritance:\n', encoding='utf-8')
+        (src/f'api/{m}.rst').write_text(reference(f'craft_nb.{m}', made.get(m)), encoding='utf-8')
+
+def reference(name, # of a module
+              path, # of the notebook that derives it, or None
+             ):
+    "The page of a module, in reStructuredText"
+    chap = f'Derived in :doc:`/{path.stem}`.\n\n' if path else ''
+    options = '   :members:\n   :undoc-members:\n   :show-inheritance:\n'
+    return f'{name}\n{"="*len(name)}\n\n{chap}.. automodule:: {name}\n{options}'
 
 def contents(heads, # {path of a notebook: its title}
              mods):
@@ -111,7 +137,8 @@ def broken(out # the built site
             path, _, frag = u.partition('#')
             to = (p.parent/urllib.parse.unquote(path.split('?')[0])).resolve() if path else p
             if not to.exists(): bad.append(f'{here}: {u} leads nowhere')
-            elif frag and to in pages and urllib.parse.unquote(frag) not in pages[to].ids: bad.append(f'{here}: {u}: no such place on that page')
+            elif frag and to in pages and urllib.parse.unquote(frag) not in pages[to].ids:
+                bad.append(f'{here}: {u}: no such place on that page')
     return bad
 
 @call_parse
@@ -122,10 +149,13 @@ def main(out:str='_docs', # folder of the site, made anew
     out, work = (root/out).resolve(), (root/work).resolve()
     for d in out, work: shutil.rmtree(d, ignore_errors=True)
     lay(work/'pages')
-    r = subprocess.run([sys.executable, '-m', 'sphinx', '-q', '-j', '2', '-b', 'html', '-d', work/'doctrees', work/'pages', work/'html'], cwd=root, text=True, capture_output=True)
+    sphinx = [sys.executable, '-m', 'sphinx', '-q', '-j', '2', '-b', 'html']
+    r = subprocess.run([*sphinx, '-d', work/'doctrees', work/'pages', work/'html'],
+                       cwd=root, text=True, capture_output=True)
     if r.returncode: sys.exit(f'Sphinx failed:\n{r.stdout}\n{r.stderr}')
     shutil.move(work/'html', out)
-    bad = [*dict.fromkeys(l for l in r.stderr.splitlines() if 'WARNING' in l or 'ERROR' in l), *broken(out)]
+    warnings = dict.fromkeys(l for l in r.stderr.splitlines() if 'WARNING' in l or 'ERROR' in l)
+    bad = [*warnings, *broken(out)]
     n = len(list(out.rglob('*.html')))
     print(f'{os.path.relpath(out)}/index.html: {n} pages, {len(bad)} problems', *bad, sep='\n')
     sys.exit(bool(bad))

@@ -1,4 +1,6 @@
-"Make the student's copy of the course: the bodies of the functions marked `#| exercise` are taken out, their tests are left."
+"""Make the student's copy of the course.
+
+The bodies of the functions marked `#| exercise` are taken out, their tests are left."""
 import ast, copy, json, os, re, shutil, sys
 from pathlib import Path
 from fastcore.script import call_parse
@@ -10,15 +12,19 @@ def functions(src): # functions and methods of a cell
     "(name, its node) of each function in a cell"
     for n in ast.parse(src).body:
         if isinstance(n, ast.FunctionDef):
-            owner = n.args.args[0].annotation if n.decorator_list and n.args.args else None  # @patch: the class of `self`
+            # @patch: the class of `self`
+            owner = n.args.args[0].annotation if n.decorator_list and n.args.args else None
             yield (f'{owner.id}.{n.name}' if isinstance(owner, ast.Name) else n.name), n
-        if isinstance(n, ast.ClassDef): yield from ((f'{n.name}.{m.name}', m) for m in n.body if isinstance(m, ast.FunctionDef))
+        if isinstance(n, ast.ClassDef):
+            for m in n.body:
+                if isinstance(m, ast.FunctionDef): yield f'{n.name}.{m.name}', m
 
 def chosen(src): # a marked cell
     "The functions that a student writes: those named after the mark (`f`, or `Class.f`), or all of the cell"
     named = mark.search(src)[1].split()
     found = dict(functions(src))
-    if unknown := [n for n in named if n not in found]: raise ValueError(f'exercise names {unknown}: the cell has {[*found]}')
+    unknown = [n for n in named if n not in found]
+    if unknown: raise ValueError(f'exercise names {unknown}: the cell has {[*found]}')
     return [(n, f) for n, f in found.items() if not named or n in named]
 
 def blank(src): # a marked cell
@@ -51,7 +57,8 @@ def student(nb): # a notebook, as JSON
         c['outputs'] = []
         if i in todo: c['source'] = blank(''.join(c['source'])).splitlines(keepends=True)
     names = ', '.join(f'`{n}`' for ns in todo.values() for n in ns)
-    note = f'**To write in this notebook:** {names}. Run it from the top: the first cell that fails tests what is to be written next. It is done when every cell runs.'
+    note = (f'**To write in this notebook:** {names}. Run it from the top: the first cell that fails tests what is to '
+            'be written next. It is done when every cell runs.')
     nb['cells'].insert(1, {'cell_type': 'markdown', 'id': 'exercise', 'metadata': {}, 'source': note})
     return nb
 
@@ -73,13 +80,21 @@ def fails(shell, cells): # a shell that ran what comes before
     os.waitpid(pid, 0)
     with os.fdopen(r) as f: return f.read()
 
+def runnable(c): # a cell
+    "The code of a cell, or '' if it is not to be run"
+    src = ''.join(c['source'])
+    if c['cell_type'] != 'code' or re.search(r'^#\|\s*eval:\s*false', src, flags=re.M): return ''
+    return src
+
 def prove(path): # a notebook with exercises
-    "Run a notebook up to its last exercise; before each, run the student's cells from there on: (names, error they end in) each"
+    """Run a notebook up to its last exercise; before each, run the student's cells from there on.
+
+    Yields the names of what is to be written, and the error that the cells end in."""
     from execnb.shell import CaptureShell
     os.chdir(path.parent)
     nb = json.loads(path.read_text(encoding='utf-8'))
-    src = lambda c: '' if c['cell_type'] != 'code' or re.search(r'^#\|\s*eval:\s*false', ''.join(c['source']), flags=re.M) else ''.join(c['source'])
-    todo, cells = marked(nb), [src(c) for c in nb['cells']]
+    todo = marked(nb)
+    cells = [runnable(c) for c in nb['cells']]
     shell = CaptureShell(path)
     for i, c in enumerate(cells[:max(todo) + 1]):
         if i in todo:
@@ -87,6 +102,10 @@ def prove(path): # a notebook with exercises
             yield todo[i], fails(shell, [blank(c), *cells[i+1:upto]])
         shell.run(c)
         if shell.exc: raise shell.exc
+
+INTRO = ('Each notebook is the one of the course with some functions to be written by you. Run it from the top (in an '
+         'environment with craft_nb and jupyterlab); the first cell that fails says what is missing. The whole '
+         'notebooks are in `nbs/`, answers to the questions in `nbs/solutions/`.')
 
 @call_parse
 def main(out:str='exercises', # folder of the student's copy, made anew
@@ -97,13 +116,14 @@ def main(out:str='exercises', # folder of the student's copy, made anew
         held = [*prove(Path(check).resolve())]
         for names, err in held: print(f'{", ".join(names)}: {err or "NOTHING FAILS"}')
         sys.exit(not all(err for _, err in held))
-    out, rows = (root/out).resolve(), []
+    out = (root/out).resolve()
+    rows = []
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(root/'nbs/results', out/'results')
     for p, nb in course().items():
         (out/p.name).write_text(json.dumps(student(nb), indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
-        rows.append(f'| [{p.stem}]({p.name}) | {", ".join(f"`{n}`" for ns in marked(nb).values() for n in ns)} |')
-    text = ['# Exercises', '', 'Each notebook is the one of the course with some functions to be written by you. Run it from the top (in an environment with craft_nb and jupyterlab); '
-            'the first cell that fails says what is missing. The whole notebooks are in `nbs/`, answers to the questions in `nbs/solutions/`.', '', '| notebook | to write |', '|---|---|', *rows, '']
+        names = ', '.join(f'`{n}`' for ns in marked(nb).values() for n in ns)
+        rows.append(f'| [{p.stem}]({p.name}) | {names} |')
+    text = ['# Exercises', '', INTRO, '', '| notebook | to write |', '|---|---|', *rows, '']
     (out/'README.md').write_text('\n'.join(text), encoding='utf-8')
     print(f"{os.path.relpath(out)}/README.md: {len(rows)} notebooks")

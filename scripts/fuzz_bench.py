@@ -2,9 +2,10 @@
 
     python scripts/fuzz_bench.py --n 10000
 
-The inputs are those of tests/fuzz.py. Printed are the statuses and how the memory of the process grew between the highest point of the first tenth of
-the inputs and that of the rest, and between the first half's and the second's: a leak shows in both, a pool that fills in the first only. hypothesis remembers
-what it has drawn, so the same inputs are drawn once more in a process that sends them nowhere: what the service takes is the difference."""
+The inputs are those of tests/fuzz.py. Printed are the statuses and how the memory of the process grew between the
+highest point of the first tenth of the inputs and that of the rest, and between the first half's and the second's: a
+leak shows in both, a pool that fills in the first only. hypothesis remembers what it has drawn, so the same inputs are
+drawn once more in a process that sends them nowhere: what the service takes is the difference."""
 import subprocess, sys, tempfile
 from pathlib import Path
 import torch
@@ -21,24 +22,34 @@ def flood(n, seed, dry=False):
     from craft_nb.service.limits import Limits
     from craft_nb.service.store import Store
     folder = tempfile.TemporaryDirectory()
-    box, store = CLIPBlackBox('craft-mini', ['anything']), Store(Path(folder.name)/'store.db')
-    app, files = create_app(box, store, Limits(rate=1e6, burst=10**6, stored=10**9)), picture_files()
-    with TestClient(app, raise_server_exceptions=False, headers={'Authorization': f'Bearer {store.add("fuzz")}'}) as c:
+    box = CLIPBlackBox('craft-mini', ['anything'])
+    store = Store(Path(folder.name)/'store.db')
+    app = create_app(box, store, Limits(rate=1e6, burst=10**6, stored=10**9))
+    files = picture_files()
+    account = {'Authorization': f'Bearer {store.add("fuzz")}'}
+    with TestClient(app, raise_server_exceptions=False, headers=account) as c:
         id = send(c, '/v1/images', small(upload_of(files[0]))).json()['id']
-        kinds = dict(query=('/v1/query', bodies([query_of(box.embed('a photo of a'), id)], id)), images=('/v1/images', bodies([upload_of(*files[::3])], '')),
+        good_query = query_of(box.embed('a photo of a'), id)
+        good_upload = upload_of(*files[::3])
+        kinds = dict(query=('/v1/query', bodies([good_query], id)),
+                     images=('/v1/images', bodies([good_upload], '')),
                      pictures=('/v1/images', pictures(files)))
         runs = {k: (lambda b, to=to: send(c, to, b).status_code, inputs) for k, (to, inputs) in kinds.items()}
         runs['schema'] = lambda case: case.call(headers=dict(c.headers)).status_code, operations(app)
         print(f'{"":10}{"inputs":>8}{"5xx":>6}{"MiB after 1/10":>16}{"after 1/2":>11}  statuses')
         for k, (f, inputs) in runs.items():
             r = Flood((lambda x: 0) if dry else f, inputs, n, seed)
-            print(f'{k:10}{r.sent:8}{sum(r.broken.values()):6}{r.growth:16.1f}{r.late:11.1f}  {dict(sorted(r.statuses.items()))}', flush=True)
+            broken = sum(r.broken.values())
+            statuses = dict(sorted(r.statuses.items()))
+            print(f'{k:10}{r.sent:8}{broken:6}{r.growth:16.1f}{r.late:11.1f}  {statuses}', flush=True)
             for b in r.worst: print(f'  5xx: {b!r:.300}')
     store.close()
     folder.cleanup()
 
 def parse(n, seed):
-    "Run `unpack_message`, `frames` and the checks of a query under atheris, which looks for new paths through them; ends the process"
+    """Run `unpack_message`, `frames` and the checks of a query under atheris, which looks for new paths through them.
+
+    Ends the process."""
     import atheris
     rooms = ['craft_nb.service.wire', 'craft_nb.service.limits', 'craft_nb.service.handlers']
     with atheris.instrument_imports(include=rooms): from craft_nb.service import handlers, limits, wire
@@ -60,7 +71,8 @@ def parse(n, seed):
         for parse, expected in parsers:
             try: parse(data)
             except expected: pass
-    atheris.Setup([sys.argv[0], f'-runs={n}', f'-seed={seed + 1}', '-max_len=8192', '-rss_limit_mb=4096', str(corpus)], one)
+    options = [f'-runs={n}', f'-seed={seed + 1}', '-max_len=8192', '-rss_limit_mb=4096']
+    atheris.Setup([sys.argv[0], *options, str(corpus)], one)
     atheris.Fuzz()
 
 @call_parse

@@ -1,11 +1,13 @@
-"""What plain classifiers make of sixteen pictures a class: which tasks leave something to learn, and what CraFT is held against.
+"""What plain classifiers make of sixteen pictures a class.
 
-The rule, written before any black-box method was run on these tasks: a task has *headroom* if a linear probe on the box's image features
-beats zero-shot by ten points or more at 16 shots, mean of three draws. No task comes or goes for what the methods do on it.
+Which tasks leave something to learn, and what CraFT is held against. The rule, written before any black-box method was
+run on these tasks: a task has *headroom* if a linear probe on the box's image features beats zero-shot by ten points or
+more at 16 shots, mean of three draws. No task comes or goes for what the methods do on it.
 
-For each task and draw: zero-shot; the nearest training picture, pixel by pixel, which asks no model; logistic regression (scikit-learn; its
-strength by cross-validation on the shots) on the zero-shot logits, as the refiner reads them; the same on the box's image features, which no
-user of a black box sees; and on the features of EfficientNet-Lite0 as it comes from ImageNet, which any user can run himself."""
+For each task and draw: zero-shot; the nearest training picture, pixel by pixel, which asks no model; logistic
+regression (scikit-learn; its strength by cross-validation on the shots) on the zero-shot logits, as the refiner reads
+them; the same on the box's image features, which no user of a black box sees; and on the features of EfficientNet-Lite0
+as it comes from ImageNet, which any user can run himself."""
 import json
 from pathlib import Path
 import torch
@@ -29,7 +31,9 @@ def probe(X, y, Z, z):
 def rows_of(name, model, own):
     "The rows of a task, three draws; `own` encodes pictures by a network of the user's"
     names = fewshot(name, 16, 1).classnames
-    box, seen, mine = CLIPBlackBox(model, names), {}, {}
+    box = CLIPBlackBox(model, names)
+    seen = {}    # features of the box, by picture
+    mine = {}    # and of the user's network
     white = box._weights(CraFT(box).zero_shot().prompt_[None])[0]
     for seed in (1, 2, 3):
         task = fewshot(name, 16, seed)

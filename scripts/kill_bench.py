@@ -1,11 +1,13 @@
-"""Kill a run again and again with a signal that no process can catch, go on with it, and hold its end against a run that nobody disturbed.
+"""Kill a run again and again with a signal that no process can catch, go on with it, and compare its end.
 
     python scripts/kill_bench.py --kills 100
 
-A process loads the model once and forks a child for each life of a run. A fifth of the lives end at a random time; the others kill themselves at a
-random step of a query, of the writing of an answer or a state (half of the file gone), or of the cleaning up after a state. One thread, POSIX only."""
+The end is held against that of a run that nobody disturbed. A process loads the model once and forks a child for each
+life of a run. A fifth of the lives end at a random time; the others kill themselves at a random step of a query, of the
+writing of an answer or a state (half of the file gone), or of the cleaning up after a state. One thread, POSIX only."""
 import os
-for k in ('OMP', 'OPENBLAS', 'MKL'): os.environ[f'{k}_NUM_THREADS'] = '1'      # before they are loaded: a fork takes no threads along
+# before they are loaded: a fork takes no threads along
+for k in ('OMP', 'OPENBLAS', 'MKL'): os.environ[f'{k}_NUM_THREADS'] = '1'
 import mmap, random, shutil, signal, sys, tempfile, time
 from collections import Counter
 from contextlib import contextmanager
@@ -21,11 +23,14 @@ from craft_nb.refiner import refiner_tensors
 from craft_nb.files import read_tensors, write_tensors
 from craft_nb.data import fewshot
 
-KINDS = dict(craft=dict(budget=72), prompt_only=dict(budget=64, learn_refiner=False, centre='best'), refiner_only=dict(budget=72, learn_prompt=False),
+KINDS = dict(craft=dict(budget=72),
+             prompt_only=dict(budget=64, learn_refiner=False, centre='best'),
+             refiner_only=dict(budget=72, learn_prompt=False),
              code=dict(budget=72, preset='code', views=3))
 PHASES = ['between', 'query', 'answer', 'state', 'cleaning']
-now = mmap.mmap(-1, 1)                                   # index of the phase that the living child is in
-aim, steps = None, 0                                     # the child kills itself at so many steps in this phase from now
+now = mmap.mmap(-1, 1)    # index of the phase that the living child is in
+aim = None                # the child kills itself in this phase,
+steps = 0                 # at so many steps from now
 
 @contextmanager
 def phase(name):
@@ -51,7 +56,8 @@ class Watched(CLIPBlackBox):
         with phase('query'):
             if self.folder:
                 n = int(name.split('-')[1])
-                if (self.folder/f'answer-{n:06d}.safetensors').exists(): sys.exit(f'answer {n} is in the journal and was asked for again')
+                journalled = (self.folder/f'answer-{n:06d}.safetensors').exists()
+                if journalled: sys.exit(f'answer {n} is in the journal and was asked for again')
                 os.write(self.log, f'{n}\n'.encode())
             step()
             Y = super()._logits(prompts, features)
@@ -81,11 +87,16 @@ def live(box, task, kind, folder, out, *end):
     global aim, steps
     if folder:
         watch()
-        box.folder, box.log = folder, os.open(folder.parent/'asked', os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        box.folder = folder
+        box.log = os.open(folder.parent/'asked', os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     if end: aim, steps = end
-    clf = CraFT(box, seed=1, dim=64, popsize=8, hidden=32, **KINDS[kind]).fit(*task.train, checkpoint=folder and Checkpoint(folder))
-    aim, box.folder, bill = None, None, {k: getattr(box.ledger, k) for k in COUNTS if k != 'seconds'}
-    tensors = dict(prompt=clf.prompt_, logits=clf.decision_function(task.test[0][:20]), **refiner_tensors(clf.refiner_))
+    clf = CraFT(box, seed=1, dim=64, popsize=8, hidden=32, **KINDS[kind])
+    clf.fit(*task.train, checkpoint=folder and Checkpoint(folder))
+    bill = {k: getattr(box.ledger, k) for k in COUNTS if k != 'seconds'}
+    aim = None
+    box.folder = None
+    tensors = dict(prompt=clf.prompt_, logits=clf.decision_function(task.test[0][:20]),
+                   **refiner_tensors(clf.refiner_))
     write_tensors(out, tensors, dict(history=clf.history_, bill=bill))
 
 def fork(*args):
@@ -108,15 +119,22 @@ def main(kills: int=100, # lives that end by SIGKILL
          seed: int=0):   # of the moments
     "Kill, go on, compare"
     torch.set_num_threads(1)
-    rng, task, tmp, start = random.Random(seed), fewshot('digits', 2, 1), Path(tempfile.mkdtemp()), time.time()
-    box, done, killed, again = Watched('craft-mini', task.classnames), Counter(), Counter(), 0
+    rng = random.Random(seed)
+    task = fewshot('digits', 2, 1)
+    tmp = Path(tempfile.mkdtemp())
+    start = time.time()
+    box = Watched('craft-mini', task.classnames)
+    done = Counter()      # runs, by kind
+    killed = Counter()    # lives, by the phase in which they ended
+    again = 0             # answers that were asked for twice
     end = lambda pid: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     for k in KINDS:
         if end(fork(box, task, k, None, tmp/k)): sys.exit('the undisturbed run failed')
     while killed.total() < kills:
-        kind, place = list(KINDS)[done.total() % len(KINDS)], tmp/str(done.total())
+        kind = list(KINDS)[done.total() % len(KINDS)]
+        place = tmp/str(done.total())
         place.mkdir()
-        deaths = killed.total()
+        before = killed.total()
         while True:
             mortal = killed.total() < kills
             aim = rng.choice(PHASES) if mortal else None
@@ -125,14 +143,21 @@ def main(kills: int=100, # lives that end by SIGKILL
                 time.sleep(rng.uniform(0, .6))
                 os.kill(pid, signal.SIGKILL)
             if (code := end(pid)) == 0: break
-            if code != -signal.SIGKILL: sys.exit(f'{kind}: a life failed after {killed.total()} kills, exit status {code}')
+            if code != -signal.SIGKILL:
+                sys.exit(f'{kind}: a life failed after {killed.total()} kills, exit status {code}')
             killed[PHASES[now[0]]] += 1
-        if not equal(place/'end', tmp/kind): sys.exit(f'{kind}: another end than the undisturbed run, after {killed.total() - deaths} kills')
+        deaths = killed.total() - before
+        if not equal(place/'end', tmp/kind):
+            sys.exit(f'{kind}: another end than the undisturbed run, after {deaths} kills')
         asked = [*map(int, (place/'asked').read_text().split())]
-        again += (more := len(asked) - len(set(asked)))
-        if more > killed.total() - deaths: sys.exit(f'{kind}: {more} answers asked for again after {killed.total() - deaths} kills')
+        more = len(asked) - len(set(asked))
+        again += more
+        if more > deaths: sys.exit(f'{kind}: {more} answers asked for again after {deaths} kills')
         done[kind] += 1
         shutil.rmtree(place)
     shutil.rmtree(tmp)
-    print(f'{killed.total()} kills (' + ', '.join(f'{p} {killed[p]}' for p in PHASES) + f') of {done.total()} runs (' + ', '.join(f'{k} {done[k]}' for k in KINDS) +
-          f'): every end equal bit for bit, every ledger equal, {again} answers in flight asked for again, none that was journalled; {time.time() - start:.0f} s')
+    phases = ', '.join(f'{p} {killed[p]}' for p in PHASES)
+    runs = ', '.join(f'{k} {done[k]}' for k in KINDS)
+    print(f'{killed.total()} kills ({phases}) of {done.total()} runs ({runs}): every end equal bit for bit, every '
+          f'ledger equal, {again} answers in flight asked for again, none that was journalled; '
+          f'{time.time() - start:.0f} s')

@@ -1,19 +1,21 @@
-"""Make the lines of nbs/results/leaks.jsonl that are missing: the owner's defences, from both sides. `27_policy` shows them.
+"""Make the lines of nbs/results/leaks.jsonl that are missing: the owner's defences, from both sides.
 
-The thief: 720 test pictures of the eight built-in tasks, up to 1,000 ImageNet names asked of them behind a policy, in one query and in whatever
-other way is best against it; how much of the features comes back (R²), and how often a copy agrees with the box (`craft_nb.service.policy`).
-The user: zero-shot and a fit of CraFT with 410 queries behind the same policy, 16 shots, on the test pictures.
-Noise is drawn from a digest of prompts and features, to the bit: on another machine these lines come out a little otherwise."""
+`27_policy` shows them. The thief: 720 test pictures of the eight built-in tasks, up to 1,000 ImageNet names asked of
+them behind a policy, in one query and in whatever other way is best against it; how much of the features comes back
+(R²), and how often a copy agrees with the box (`craft_nb.service.policy`). The user: zero-shot and a fit of CraFT with
+410 queries behind the same policy, 16 shots, on the test pictures. Noise is drawn from a digest of prompts and
+features, to the bit: on another machine these lines come out a little otherwise."""
 import json, time, torch
 from math import ceil
 from pathlib import Path
 from fastcore.script import call_parse
 from craft_nb.lab.statistics import measures, read_lines
 from craft_nb.blackbox import digest
-from craft_nb.clip import CLIPBlackBox, IMAGENET_CLASSNAMES, white_box
+from craft_nb.clip import CLIPBlackBox, white_box
 from craft_nb.craft import CraFT
 from craft_nb.data import fewshot
 from craft_nb.pictures import Pictures
+from craft_nb.probes import IMAGENET_NAMES
 from craft_nb.lab.experiments import versions
 from craft_nb.lab.statistics import append_line
 from craft_nb.service.policy import DEFENCES, Policy, PolicyBox, agreement, recovered, stolen
@@ -27,7 +29,7 @@ def cell(**settings):
     return dict(settings, id=line_id)
 
 def ways(policy, texts=1000):
-    "Return how a thief asks against a policy, as (texts, prompts, texts of a query): once, and what else is worth trying."
+    "Return how a thief asks against a policy, as (texts, prompts, texts of a query): once, and what else may pay."
     n = min(texts, policy.get('distinct', texts))
     sizes = [min(n, policy.get('texts', n))]
     if policy.get('top_k') == 1: sizes += [1]
@@ -42,7 +44,7 @@ class Thief:
     def __init__(self):
         self.box = CLIPBlackBox('craft-mini', ['anything'])
         order = torch.randperm(1000, generator=torch.Generator().manual_seed(0)).tolist()
-        self.names = [IMAGENET_CLASSNAMES[i] for i in order]
+        self.names = [IMAGENET_NAMES[i] for i in order]
         tests = [fewshot(t, shots=1, seed=1).test[0] for t in EIGHT]
         pictures = Pictures(s for p in tests for s in p[::max(1, len(p)//90)][:90].sources)
         self.images = self.box.upload(pictures)
@@ -61,7 +63,8 @@ class Thief:
 
 def user(c):
     "Run zero-shot and CraFT behind a policy; no CraFT where the account may not ask so many texts."
-    task, policy = fewshot(c['task'], c['shots'], c['seed']), Policy(**c['policy'])
+    task = fewshot(c['task'], c['shots'], c['seed'])
+    policy = Policy(**c['policy'])
     box = PolicyBox(CLIPBlackBox(c['model'], task.classnames, precision=c['precision']), policy)
     test = box.upload(task.test[0])
     zero = measures(CraFT(box).zero_shot().decision_function(test), task.test[1])
@@ -69,17 +72,20 @@ def user(c):
     clf = None if policy.distinct else CraFT(box, seed=c['seed'], budget=c['budget']).fit(*task.train)
     spent = time.process_time() - start
     fit = measures(clf.decision_function(test), task.test[1]) if clf else dict(accuracy=None, ece=None)
-    return dict(zero_shot=zero['accuracy'], zero_shot_ece=zero['ece'], craft=fit['accuracy'], craft_ece=fit['ece'], cpu=round(spent, 1))
+    return dict(zero_shot=zero['accuracy'], zero_shot_ece=zero['ece'],
+                craft=fit['accuracy'], craft_ece=fit['ece'], cpu=round(spent, 1))
 
 def thief_cells(defence):
     "Return the lines of the thief behind a defence."
     policy = DEFENCES[defence]
-    return [cell(kind='thief', defence=defence, policy=policy, texts=n, prompts=p, size=s, queries=p*ceil(n/s), fit=560, new=160)
+    return [cell(kind='thief', defence=defence, policy=policy, texts=n, prompts=p, size=s, queries=p*ceil(n/s),
+                 fit=560, new=160)
             for n, p, s in ways(policy)]
 
 def user_cells(defences, tasks, seeds):
     "Return the lines of the honest users."
-    return [cell(kind='user', defence=d, policy=DEFENCES[d], task=t, shots=16, seed=s, budget=410, precision='bf16')
+    return [cell(kind='user', defence=d, policy=DEFENCES[d], task=t, shots=16, seed=s, budget=410,
+                 precision='bf16')
             for t in tasks for s in seeds for d in defences]
 
 @call_parse

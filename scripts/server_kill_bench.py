@@ -1,9 +1,10 @@
-"""Kill the server, or the client, of a fit again and again with kill -9, or put a bad line between them; hold the end against a local fit.
+"""Kill the server, or the client, of a fit again and again with kill -9, or put a bad line between them.
 
     python scripts/server_kill_bench.py --kills 100
 
-Every row is a fit with a seed of its own: the prompt, refiner, history and predictions must be those of the local fit bit for bit, and the server's
-ledger must hold each query once. The processes and the line are those of tests/faults.py; one thread each, POSIX only."""
+The end is held against a local fit. Every row is a fit with a seed of its own: the prompt, refiner, history and
+predictions must be those of the local fit bit for bit, and the server's ledger must hold each query once. The processes
+and the line are those of tests/faults.py; one thread each, POSIX only."""
 import sys, tempfile, time
 from pathlib import Path
 import torch
@@ -19,7 +20,8 @@ from craft_nb.service.store import Store
 def fit(box, budget): return CraFT(box, budget=budget, **FIT).fit(*shots())
 
 def killed_server(owner, path, key, budget, n, seed, folder):
-    with RemoteBlackBox(owner.url, key, NAMES) as box, killing(owner, box, n, 2*budget//11, seed): return fit(box, budget), owner.kills
+    with RemoteBlackBox(owner.url, key, NAMES) as box:
+        with killing(owner, box, n, 2*budget//11, seed): return fit(box, budget), owner.kills
 
 def killed_client(owner, path, key, budget, n, seed, folder):
     hits = use_and_kill(owner, path, key, folder, budget, n, seed)
@@ -28,7 +30,7 @@ def killed_client(owner, path, key, budget, n, seed, folder):
 def bad_line(owner, path, key, budget, n, seed, folder):
     with Line(owner.url, seed) as line, RemoteBlackBox(line.url, key, NAMES, timeout=.3) as box:
         clf = fit(box, budget)
-        time.sleep(.7)                                                  # what is late has arrived
+        time.sleep(.7)    # what is late has arrived
         return clf, sum(f != 'pass' for f in line.seen)
 
 @call_parse
@@ -37,11 +39,13 @@ def main(kills: int=100,    # of each side, 20 a fit
          seed: int=0):      # the first
     "Kill, resume, compare"
     torch.set_num_threads(1)
-    local, bad = fit(CLIPBlackBox('craft-mini', NAMES), budget), 0
+    local = fit(CLIPBlackBox('craft-mini', NAMES), budget)
+    bad = 0
     for what in (killed_server, killed_client, bad_line):
         for s in range(seed, seed + kills//20):
             with tempfile.TemporaryDirectory() as d:
-                path, start = Path(d)/'store.db', time.perf_counter()
+                path = Path(d)/'store.db'
+                start = time.perf_counter()
                 store = Store(path)
                 key = store.add('ann')
                 with Owner(path) as owner: clf, faults = what(owner, path, key, budget, 20, s, Path(d))
@@ -50,5 +54,8 @@ def main(kills: int=100,    # of each side, 20 a fit
             clf.box = CLIPBlackBox('craft-mini', NAMES)
             same = equal(clf, local)
             bad += not same or spent != budget
-            print(f'{what.__name__:14} seed {s}: {faults:3} faults, {"equal" if same else "DIFFERS"}, ledger {spent} of {budget}, {time.perf_counter() - start:.0f} s', flush=True)
+            verdict = 'equal' if same else 'DIFFERS'
+            seconds = time.perf_counter() - start
+            print(f'{what.__name__:14} seed {s}: {faults:3} faults, {verdict}, ledger {spent} of {budget}, '
+                  f'{seconds:.0f} s', flush=True)
     sys.exit(bad)

@@ -2,12 +2,17 @@
 import os, signal, subprocess, sys
 from pathlib import Path
 
+HANG = 1800  # seconds; it ends a test that hangs, and measures nothing: no test may fail because a machine is busy
+
 root = Path(__file__).resolve().parent.parent
 notebooks = sorted([*root.glob('nbs/[!_.]*.ipynb'), *root.glob('nbs/solutions/[!_.]*.ipynb')])
-modules = {'.'.join(p.relative_to(root/'craft_nb').with_suffix('').parts): p for p in sorted(root.glob('craft_nb/**/[!_]*.py'))}
-name = lambda p: p.relative_to(root/'nbs').with_suffix('').as_posix()
 
-def run(args, cwd=root, timeout=300, **env):
+def module_name(path): return '.'.join(path.relative_to(root/'craft_nb').with_suffix('').parts)
+modules = {module_name(p): p for p in sorted(root.glob('craft_nb/**/[!_]*.py'))}
+
+def name(path): return path.relative_to(root/'nbs').with_suffix('').as_posix()
+
+def run(args, cwd=root, timeout=HANG, **env):
     "Run `args` in a process group of its own; return (exit status, output), or end the group after `timeout` seconds"
     env = {**os.environ, 'PYTHONPATH': str(root), 'HF_HUB_OFFLINE': '1', 'PYTHONUTF8': '1', **env}
     p = subprocess.Popen([str(a) for a in args], cwd=cwd, env=env, text=True, start_new_session=True,
@@ -21,3 +26,24 @@ def run(args, cwd=root, timeout=300, **env):
 def py(code, *args, **kw):
     "Run `code` with `args` in a fresh interpreter"
     return run([sys.executable, '-c', code, *args], **kw)
+
+def changed_notebooks():
+    "Notebooks that differ from the branch `main`, or from the last commit where there is no such branch"
+    git = ['git', '-C', root]
+    rc, base = run([*git, 'merge-base', 'HEAD', 'main'])
+    against = base.strip() if rc == 0 else 'HEAD'
+    _, differ = run([*git, 'diff', '--name-only', '--relative', against, '--', 'nbs'])
+    _, new = run([*git, 'ls-files', '--others', '--exclude-standard', '--', 'nbs'])
+    paths = {root/line for line in (differ + new).splitlines()}
+    return [p for p in notebooks if p in paths]
+
+def pytest_addoption(parser):
+    parser.addoption('--changed', action='store_true', help='of the notebooks, run those that git says were changed')
+
+def pytest_collection_modifyitems(config, items):
+    "With --changed: leave out the runs of notebooks that stand as in git"
+    if not config.getoption('--changed'): return
+    changed = changed_notebooks()
+    def wanted(item): return item.path.name != 'test_notebooks.py' or item.callspec.params['path'] in changed
+    config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
+    items[:] = [item for item in items if wanted(item)]

@@ -1,14 +1,18 @@
-"What can go wrong between a client and a server, by a seeded plan: processes that are killed, and a line that drops, repeats, delays and cuts."
-import multiprocessing as mp
+"""What can go wrong between a client and a server, by a seeded plan.
+
+Processes are killed; a line drops, repeats, delays and cuts."""
+import itertools, multiprocessing as mp
 import random, socket, sqlite3, threading, time
 from contextlib import closing, contextmanager
+from functools import partial
 import httpx, torch
+from conftest import HANG
 
 procs = mp.get_context('forkserver')      # a process that has imported everything, and forks the others
-procs.set_forkserver_preload(['craft_nb.service.app', 'craft_nb.service.client', 'craft_nb.collab'])
+procs.set_forkserver_preload(['craft_nb.service.app', 'craft_nb.service.client', 'craft_nb.craft'])
 NAMES = ['a cat', 'a dog']
 FIT = dict(popsize=10, dim=16, hidden=16, seed=3)
-PLENTY = dict(rate=1e6, burst=10**6, open=1000)
+PLENTY = dict(rate=1e6, burst=10**6, open=1000, patience=HANG)
 
 def shots():
     "Four pictures of two kinds"
@@ -19,13 +23,17 @@ def shots():
 
 def equal(a, b): # two fits
     "The same prompt, refiner, history and predictions, bit for bit"
-    weights = lambda c: list(c.refiner_.parameters())
-    return (torch.equal(a.prompt_, b.prompt_) and all(map(torch.equal, weights(a), weights(b))) and a.history_ == b.history_
-            and bool((a.predict_proba(shots()[0]) == b.predict_proba(shots()[0])).all()))
+    pictures, _ = shots()
+    weights = zip(a.refiner_.parameters(), b.refiner_.parameters(), strict=True)
+    return (torch.equal(a.prompt_, b.prompt_)
+            and all(torch.equal(u, v) for u, v in weights)
+            and a.history_ == b.history_
+            and bool((a.predict_proba(pictures) == b.predict_proba(pictures)).all()))
 
 def ledger(store, what='queries'):
     "What the only account has spent, read beside the server"
-    with closing(sqlite3.connect(store, timeout=30)) as db: return db.execute(f'select {what} from accounts').fetchone()[0]
+    with closing(sqlite3.connect(store, timeout=HANG)) as db:
+        return db.execute(f'select {what} from accounts').fetchone()[0]
 
 # --- processes
 
@@ -41,15 +49,27 @@ def own(store, port, limits):
     from craft_nb.service.limits import Limits
     from craft_nb.service.store import Store
     torch.set_num_threads(1)
-    make_server(create_app(CLIPBlackBox('craft-mini', NAMES), Store(store), Limits(**PLENTY | limits)), port=port).run()
+    app = create_app(CLIPBlackBox('craft-mini', NAMES), Store(store), Limits(**PLENTY | limits))
+    make_server(app, port=port).run()
 
-def use(url, key, folder, budget):
-    "The user's process: a fit that can be resumed; it ends with a classifier in the folder"
+def use(url, key, folder, budget, hold=lambda: False):
+    """The user's process: a fit that can be resumed; it ends with a classifier in the folder.
+
+    Once `hold()` is true it sends nothing more, and waits to be killed."""
     from craft_nb.checkpoint import Checkpoint
     from craft_nb.craft import CraFT
     from craft_nb.service.client import RemoteBlackBox
     torch.set_num_threads(1)
-    with RemoteBlackBox(url, key, NAMES) as box: CraFT(box, budget=budget, **FIT).fit(*shots(), checkpoint=Checkpoint(folder/'run')).save(folder)
+    def stop(request):
+        while hold(): time.sleep(1)
+    with RemoteBlackBox(url, key, NAMES, patience=HANG) as box:
+        box.connection.http.event_hooks = dict(request=[stop])
+        clf = CraFT(box, budget=budget, **FIT)
+        clf.fit(*shots(), checkpoint=Checkpoint(folder/'run')).save(folder)
+
+def spent(store, count):
+    "Whether the ledger has reached a count"
+    return ledger(store) >= count
 
 def start(f, *args):
     p = procs.Process(target=f, args=args, daemon=True)
@@ -63,7 +83,10 @@ class Owner:
     "A server in a process of its own; after `kill` another takes its place at once"
     def __init__(self, store, **limits):
         port = free_port()
-        self.args, self.url, self.lock, self.kills = (str(store), port, limits), f'http://127.0.0.1:{port}', threading.Lock(), 0
+        self.args = str(store), port, limits
+        self.url = f'http://127.0.0.1:{port}'
+        self.lock = threading.Lock()
+        self.kills = 0
     def kill(self):
         with self.lock:
             end(self.process)
@@ -83,12 +106,14 @@ class Owner:
 @contextmanager
 def killing(owner, box, n, of, seed=0): # n of the first `of` requests
     "Within it, kill the server a little after requests that chance picks: before, while or after it answers"
-    rng, sent, timers = random.Random(seed), iter(range(10**9)), []
+    rng = random.Random(seed)
     plan = {i: rng.uniform(0, .02) for i in rng.sample(range(of), n)}
+    timers, sent = [], itertools.count()
     def hook(request):
-        if (i := next(sent)) in plan:
-            timers.append(threading.Timer(plan[i], owner.kill))
-            timers[-1].start()
+        i = next(sent)
+        if i not in plan: return
+        timers.append(threading.Timer(plan[i], owner.kill))
+        timers[-1].start()
     box.connection.http.event_hooks = dict(request=[hook])
     try: yield
     finally:
@@ -96,17 +121,20 @@ def killing(owner, box, n, of, seed=0): # n of the first `of` requests
         for t in timers: t.join()
 
 def use_and_kill(owner, store, key, folder, budget, n, seed=0):
-    "Run `use`, and kill it a little after the ledger reached a count that chance picks, n times; then to its end; returns the kills that hit"
+    """Run `use`, kill it a little after the ledger reached a count that chance picks, n times; then run it to its end.
+
+    Returns the kills that hit. A kill that comes late hits, too: before its last generation the client waits for it."""
     rng, hits = random.Random(seed), 0
+    hold = partial(spent, store, budget - FIT['popsize'] - 1)
     for count in sorted(rng.sample(range(budget - 20), n)):
-        p = start(use, owner.url, key, folder, budget)
+        p = start(use, owner.url, key, folder, budget, hold)
         while ledger(store) < count and p.is_alive(): time.sleep(.001)
         time.sleep(rng.uniform(0, .02))
         hits += p.is_alive()
         end(p)
     p = start(use, owner.url, key, folder, budget)
-    p.join(60)
-    if p.exitcode: raise RuntimeError(f'the client ended with {p.exitcode}')
+    p.join(HANG)
+    if p.exitcode != 0: raise RuntimeError(f'the client ended with {p.exitcode}')
     return hits
 
 # --- the line
@@ -116,7 +144,10 @@ FAULTS = 'pass', 'drop', 'twice', 'late', 'half', 'cut', 'refuse'
 class Line:
     "A TCP proxy, one exchange a connection, each with a fault of `FAULTS`, as `seed` has it"
     def __init__(self, url, seed=0):
-        self.to, self.rng, self.seen = httpx.URL(url), random.Random(seed), []
+        self.to = httpx.URL(url)
+        self.rng = random.Random(seed)
+        self.seen = []
+        self.threads = []
         self.socket = socket.create_server(('127.0.0.1', 0), backlog=100)
         self.url = f'http://127.0.0.1:{self.socket.getsockname()[1]}'
     def __enter__(self):
@@ -131,7 +162,16 @@ class Line:
             try: near, _ = self.socket.accept()
             except OSError: return
             self.seen.append(self.rng.choice(FAULTS))
-            threading.Thread(target=self.exchange, args=(near, self.seen[-1], self.rng.random()), daemon=True).start()
+            self.thread(self.exchange, near, self.seen[-1], self.rng.random())
+
+    def thread(self, f, *args):
+        t = threading.Thread(target=f, args=args, daemon=True)
+        self.threads.append(t)
+        t.start()
+
+    def settle(self):
+        "Wait until everything that was sent, however late, has come to its end"
+        for t in self.threads: t.join(HANG)     # one that starts another has it in the list before it ends
 
     def exchange(self, near, fault, x): # x: 0 to 1, where or how long
         with near:
@@ -139,10 +179,11 @@ class Line:
             request = read_request(near)
             if fault == 'half': return self.send(request[:int(x*len(request))], socket.SHUT_WR)
             if fault == 'late': time.sleep(.6*x)                # the client waits for .3
-            if fault == 'twice': threading.Thread(target=self.send, args=(request,), daemon=True).start()
+            if fault == 'twice': self.thread(self.send, request)
             answer = self.send(request)
             if fault == 'drop': return
-            try: near.sendall(answer[:int(x*len(answer))] if fault == 'cut' else answer)
+            if fault == 'cut': answer = answer[:int(x*len(answer))]
+            try: near.sendall(answer)
             except OSError: pass                                # the client is gone
 
     def send(self, request, how=None):
@@ -158,6 +199,7 @@ def read_request(sock):
     while b'\r\n\r\n' not in data: data += sock.recv(2**16) or b'\r\n\r\n'
     head, _, body = bytes(data).partition(b'\r\n\r\n')
     lines = [l for l in head.split(b'\r\n') if not l.lower().startswith(b'connection:')]
-    n = next((int(l.split(b':')[1]) for l in lines if l.lower().startswith(b'content-length:')), 0)
+    lengths = [int(l.split(b':')[1]) for l in lines if l.lower().startswith(b'content-length:')]
+    n = lengths[0] if lengths else 0
     while len(body) < n and (more := sock.recv(2**16)): body += more
     return b'\r\n'.join([*lines, b'Connection: close']) + b'\r\n\r\n' + body

@@ -46,10 +46,13 @@ def test_every_class_is_tested(name):
 
 @each
 def test_disjoint_bytes(name, digests):
-    pool, test = parts(name, lambda r: r.source.tobytes() if isinstance(r.source, np.ndarray) else digests[r.source[1]])
+    def content(r): return r.source.tobytes() if isinstance(r.source, np.ndarray) else digests[r.source[1]]
+    pool, test = parts(name, content)
     assert pool and test and not pool & test
 
-@pytest.mark.parametrize('name', [o for o in SHIPPED if o == 'clipart' or o.startswith('shift') or o.endswith('_unseen')])
+def has_other_drawings(name): return name.startswith('shift') or name.endswith('_unseen')
+
+@pytest.mark.parametrize('name', [o for o in SHIPPED if o == 'clipart' or has_other_drawings(o)])
 def test_disjoint_drawings(name):
     "By code point for emoji, by file for clip art"
     pool, test = parts(name, lambda r: r.source[1].split('/')[1])
@@ -62,13 +65,16 @@ def test_emoji_on_both_sides():
     for name in emoji:
         pool, test = parts(name, lambda r: r.source[1].split('/')[1])
         shared[name] = len(pool & test)
-    assert {o for o, n in shared.items() if not n} == {o for o in emoji if o.startswith('shift') or o.endswith('_unseen')}
+    assert {o for o, n in shared.items() if not n} == {o for o in emoji if has_other_drawings(o)}
 
-def test_shift_styles():
-    for name, styles in dict(shift_v2='noto-v1 emojione', shift_sketch='fluent-hc emojione-mono', shift_a='clip',
-                             shift_r='fluent-3d fluent-flat').items():
-        pool, test = parts(name, lambda r: r.source[1].split('/')[0])
-        assert pool == {'noto'} and test == set(styles.split())
+@pytest.mark.parametrize('name, styles', [
+    ('shift_v2', {'noto-v1', 'emojione'}),
+    ('shift_sketch', {'fluent-hc', 'emojione-mono'}),
+    ('shift_a', {'clip'}),
+    ('shift_r', {'fluent-3d', 'fluent-flat'})])
+def test_shift_styles(name, styles):
+    pool, test = parts(name, lambda r: r.source[1].split('/')[0])
+    assert pool == {'noto'} and test == styles
 
 @pytest.mark.parametrize('name', [o for o in SHIPPED if o.endswith('_unseen')])
 def test_two_forms(name):
@@ -86,7 +92,8 @@ def test_every_shipped_picture_opens():
     "and none is shipped that no task uses"
     used = {r.source for o in SHIPPED if o != 'digits' for r in find_rows(o)[0]}
     for pictures in ZIPS:
-        with ZipFile(ASSETS/pictures) as z: assert {o[1] for o in used if o[0].name == pictures} == set(z.namelist())
+        with ZipFile(ASSETS/pictures) as z: shipped = set(z.namelist())
+        assert {o[1] for o in used if o[0].name == pictures} == shipped
     sizes = Counter(max(im.size) for im in Pictures(sorted(used)))
     assert max(sizes) == 96 and min(sizes) >= 16
 
@@ -105,8 +112,9 @@ def test_no_copies(name, minivlm):
     "No test picture can hardly be told from a pool picture of its class"
     rows, _ = find_rows(name)
     bits = {r.source: minivlm.dhash(Pictures([r.source])[0].convert('RGBA')) for r in rows}
+    def hashes(label, split): return np.array([bits[r.source] for r in rows if (r.label, r.split) == (label, split)])
     for label in {r.label for r in rows}:
-        pool, test = [np.array([bits[r.source] for r in rows if (r.label, r.split) == (label, s)]) for s in ('train', 'test')]
+        pool, test = hashes(label, 'train'), hashes(label, 'test')
         assert (test[:, None] ^ pool).sum(-1).min() > minivlm.SAME
 
 @pytest.fixture(scope='module')
@@ -118,25 +126,28 @@ def minivlm():
 def test_eleven(table):
     "Eight with headroom and three without, as the figures say that were taken before any method was run"
     rows = json.loads((ROOT/'nbs/results/headroom.json').read_text())
-    gain = {t: np.mean([r['features'] - r['zero_shot'] for r in rows if r['task'] == t]) for t in ELEVEN}
-    assert len(HEADROOM) == 8 and len(SATURATED) == 3 and {t for t in ELEVEN if gain[t] >= 10} == set(HEADROOM)
-    assert all(sum(r['task'] == t for r in rows) == 3 for t in ELEVEN)
+    gains = {t: [r['features'] - r['zero_shot'] for r in rows if r['task'] == t] for t in ELEVEN}
+    assert all(len(g) == 3 for g in gains.values())
+    assert len(HEADROOM) == 8 and len(SATURATED) == 3
+    assert {t for t in ELEVEN if np.mean(gains[t]) >= 10} == set(HEADROOM)
     classes = sorted(table[t]['classes'] for t in HEADROOM)
     assert classes[-1] == 100 and sum(5 <= k <= 10 for k in classes) >= 3
 
 def test_notice():
     "Every package that a picture of the suite comes from is named, with its version"
     notice = (ROOT/'NOTICE').read_text()
-    of = {o['package'].split('/')[1]: o for o in csv.DictReader(open(ROOT/'scripts/minivlm/suite.csv', encoding='utf-8'))}
+    with open(ROOT/'scripts/minivlm/suite.csv', newline='', encoding='utf-8') as f: packages = list(csv.DictReader(f))
+    line = {o['package'].split('/')[1]: f"{o['package']} {o['version']}" for o in packages}
     used = {r['source'].split(':')[0] for name in SUITE for r in hands(name)[0]}
-    assert len(used) > 100 and not [o for o in used if f"{of[o]['package']} {of[o]['version']}" not in notice]
+    assert len(used) > 100 and not [o for o in used if line[o] not in notice]
 
 @each
 def test_draw(name, table):
     shots = min(4, table[name]['shots'])
     a, b, c = (fewshot(name, shots, s) for s in (1, 1, 2))
     assert a.train[1].dtype == torch.int64 and set(a.train[1].bincount().tolist()) == {shots}
-    assert [str(o) for o in a.train[0].sources] == [str(o) for o in b.train[0].sources] != [str(o) for o in c.train[0].sources]
+    def sources(t): return [str(o) for o in t.train[0].sources]
+    assert sources(a) == sources(b) != sources(c)
     assert torch.equal(a.test[1], c.test[1]) and len(a.test[0]) == len(a.test[1]) == table[name]['test']
 
 def test_draws_are_nested():
@@ -150,7 +161,7 @@ def test_no_generator_moves():
     assert state() == before
 
 def test_readers_are_found_by_name(tmp_path):
-    "A program that imports `craft_nb.data` alone can ask for a dataset on a disk; the import loads neither its readers nor torchvision"
+    "`craft_nb.data` alone can ask for a dataset on a disk; importing it loads neither its readers nor torchvision"
     code = """
 import sys
 from craft_nb.data import fewshot
@@ -173,9 +184,13 @@ def folder(tmp_path):
     return tmp_path/'own'
 
 def test_folder_is_csv(folder):
-    (folder.parent/'own.csv').write_text('path,label\n' + ''.join(f'own/{p.parent.name}/{p.name},{p.parent.name.replace("_", " ")}\n'
-                                                                    for p in sorted(folder.rglob('*.png'))))
-    a, b = fewshot(folder, 3), fewshot(str(folder.parent/'own.csv'), 3)
+    lines = ['path,label']
+    for p in sorted(folder.rglob('*.png')):
+        kind = p.parent.name
+        lines.append(f'own/{kind}/{p.name},{kind.replace("_", " ")}')
+    listed = folder.parent/'own.csv'
+    listed.write_text('\n'.join(lines) + '\n')
+    a, b = fewshot(folder, 3), fewshot(str(listed), 3)
     assert a.classnames == b.classnames == ['sea star', 'urchin']
     for p, q in ((a.train, b.train), (a.test, b.test)): assert p[0].sources == q[0].sources and torch.equal(p[1], q[1])
     assert len(a.train[0]) == 6 and len(a.test[0]) == 4 and not set(a.train[0].sources) & set(a.test[0].sources)
@@ -219,10 +234,15 @@ def test_cut_off(folder):
     p.write_bytes(p.read_bytes()[:1000])
     bad('0.jpg is no picture', folder, shots=1)
 
-@pytest.mark.parametrize('text, match', [('a,b\n', 'no column path and no label'), ('path,label\n', 'no pictures'),
-    ('path,label\nx.png,cat\ny.png,dog\n', 'x.png is missing'), ('path,label,split\nx.png,cat,later\n', "line 2: split is 'later'"),
-    ('path,label\nx.png,\n', 'line 2'), ('path,label\nx.png,cat\nx.png,dog\n', 'x.png is listed twice'), ('', 'no column path and no label'),
-    ('file,label\nx.png,cat\n', r'no column path; expected path,label\[,split\], found file,label')])
+@pytest.mark.parametrize('text, match', [
+    ('', 'no column path and no label'),
+    ('a,b\n', 'no column path and no label'),
+    ('file,label\nx.png,cat\n', r'no column path; expected path,label\[,split\], found file,label'),
+    ('path,label\n', 'no pictures'),
+    ('path,label\nx.png,\n', 'line 2'),
+    ('path,label\nx.png,cat\ny.png,dog\n', 'x.png is missing'),
+    ('path,label\nx.png,cat\nx.png,dog\n', 'x.png is listed twice'),
+    ('path,label,split\nx.png,cat,later\n', "line 2: split is 'later'")])
 def test_bad_csv(tmp_path, text, match):
     (tmp_path/'a.csv').write_text(text)
     bad(match, tmp_path/'a.csv', shots=1)
@@ -238,7 +258,8 @@ def test_folder_of_a_built_in_name(folder, monkeypatch):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter('always')
         assert len(fewshot('digits', 2).classnames) == 10
-    assert [str(o.message) for o in said] == ["'digits' is the built-in task of that name, not the digits that lies here: write ./digits for that"]
+    assert [str(o.message) for o in said] == [
+        "'digits' is the built-in task of that name, not the digits that lies here: write ./digits for that"]
     for o in ('./digits', Path('digits')): assert fewshot(o, 2).classnames == ['sea star', 'urchin']
 
 class Column:
@@ -252,8 +273,13 @@ def test_collections():
     assert as_pictures(Column()) == ['a.png', 'b.png']
     assert as_pictures([('a.zip', 'in/disc.png')])[0][1] == 'in/disc.png'
 
-@pytest.mark.parametrize('labels, says', [([0, -1], r'\(-1, for one\)'), ([0, float('nan')], r'\(nan, for one\)'), (np.eye(2), r'of shape \(2, 2\)'),
-    (['cat', 'dog'], 'is no number'), ([0], '2 pictures but 1 labels'), ([0, 2], 'from 0 to 1')])
+@pytest.mark.parametrize('labels, says', [
+    ([0, -1], r'\(-1, for one\)'),
+    ([0, float('nan')], r'\(nan, for one\)'),
+    ([0, 2], 'from 0 to 1'),
+    ([0], '2 pictures but 1 labels'),
+    (['cat', 'dog'], 'is no number'),
+    (np.eye(2), r'of shape \(2, 2\)')])
 def test_bad_labels(labels, says):
     with pytest.raises(ValueError, match=says): as_labels(labels, 2, 2)
 

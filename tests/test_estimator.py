@@ -1,9 +1,11 @@
-"The estimator: what it spends decides when λ_O ends; fitted, it can be copied and stored, without the model in it; it has no parameters but its own."
+"""The estimator: what it spends decides when λ_O ends, and it has no parameters but its own.
+
+Fitted, it can be copied and stored, without the model in it."""
 import io, json, pickle
 from copy import deepcopy
 import joblib, numpy as np, pytest, torch
 from sklearn.base import clone
-from conftest import name, notebooks
+from conftest import name as notebook_name, notebooks
 from craft_nb.clip import CLIPBlackBox
 from craft_nb.checkpoint import Checkpoint
 from craft_nb.craft import CraFT
@@ -40,13 +42,15 @@ def test_lam_o_under_a_cap(task, model):
 
 def test_lam_o_of_a_resumed_run(task, model, tmp_path):
     "A run that was stopped and goes on in another process ends λ_O where the whole run does"
-    kw = dict(budget=220, seed=1, drop_lam_o=4, **SMALL)
     class Stop(Exception): pass
     def stop(clf):
         if len(clf.history_) == 3: raise Stop
-    whole = CraFT(model.with_classes(task.classnames), **kw).fit(*task.train)
-    with pytest.raises(Stop): CraFT(model.with_classes(task.classnames), **kw).fit(*task.train, callback=stop, checkpoint=Checkpoint(tmp_path))
-    again = CraFT(model.with_classes(task.classnames), **kw).fit(*task.train, checkpoint=Checkpoint(tmp_path))
+    def fit(**kw):
+        box = model.with_classes(task.classnames)
+        return CraFT(box, budget=220, seed=1, drop_lam_o=4, **SMALL).fit(*task.train, **kw)
+    whole = fit()
+    with pytest.raises(Stop): fit(callback=stop, checkpoint=Checkpoint(tmp_path))
+    again = fit(checkpoint=Checkpoint(tmp_path))
     assert again.history_ == whole.history_ and again.temperature_ == whole.temperature_
 
 # --- copies
@@ -58,9 +62,17 @@ def by_joblib(clf):
     return joblib.load(f)
 
 WAYS = dict(pickle=lambda clf: pickle.loads(pickle.dumps(clf)), joblib=by_joblib, deepcopy=deepcopy)
-METHODS = {'CraFT': (CraFT, SMALL), 'prompt alone': (CraFT, SMALL | dict(learn_refiner=False)), 'guarded': (CraFT, SMALL | dict(fallback=True)), 'Probes': (Probes, dict(M=20)),
-           'CraFT + probes': (CraFTProbes, SMALL | dict(M=20, candidates=2)), 'joint': (CraFTJoint, SMALL | dict(M=20)), 'BBT': (CLASSES['BBT'], SMALL), 'zero-shot': (CLASSES['ZeroShot'], {}),
-           'linear probe': (CLASSES.get('LinearProbe', CLASSES['LFA']), {}), 'LFA': (CLASSES['LFA'], {})}
+METHODS = {
+    'CraFT': (CraFT, SMALL),
+    'prompt alone': (CraFT, SMALL | dict(learn_refiner=False)),
+    'guarded': (CraFT, SMALL | dict(fallback=True)),
+    'Probes': (Probes, dict(M=20)),
+    'CraFT + probes': (CraFTProbes, SMALL | dict(M=20, candidates=2)),
+    'joint': (CraFTJoint, SMALL | dict(M=20)),
+    'BBT': (CLASSES['BBT'], SMALL),
+    'zero-shot': (CLASSES['ZeroShot'], {}),
+    'linear probe': (CLASSES['LinearProbe'], {}),
+    'LFA': (CLASSES['LFA'], {})}
 
 @pytest.mark.parametrize('method', METHODS)
 def test_copies(task, model, method):
@@ -71,26 +83,30 @@ def test_copies(task, model, method):
     pictures = task.test[0][:20]
     Y = clf.decision_function(pictures)
     size = sum(p.nbytes for p in box._clip.parameters())
-    for name, way in WAYS.items():
-        again = way(clf)
-        if name == 'deepcopy': assert again.box is box
+    for way, copied in WAYS.items():
+        again = copied(clf)
+        if way == 'deepcopy': assert again.box is box
         else:
             with pytest.raises(ValueError, match='without its box .*craft-mini'): again.predict(pictures)
             again.attach(box)
-        assert torch.equal(again.decision_function(pictures), Y), name
+        assert torch.equal(again.decision_function(pictures), Y), way
         assert np.array_equal(again.predict_proba(pictures), clf.predict_proba(pictures))
     assert len(pickle.dumps(clf)) < size/4
     assert clone(clf).box is box
 
 def test_attach_to_another_model(task, model):
-    clf = pickle.loads(pickle.dumps(CraFT(model, budget=11, seed=1, **SMALL).fit(*task.train)))
-    with pytest.raises(ValueError, match='fitted on another model'): clf.attach(CLIPBlackBox('craft-mini-vit', task.classnames))
+    fitted = CraFT(model, budget=11, seed=1, **SMALL).fit(*task.train)
+    clf = pickle.loads(pickle.dumps(fitted))
+    other = CLIPBlackBox('craft-mini-vit', task.classnames)
+    with pytest.raises(ValueError, match='fitted on another model'): clf.attach(other)
     with pytest.raises(ValueError, match='the classifier'): clf.attach(model.with_classes(['cat', 'dog']))
 
 def test_load_on_another_model(task, model, tmp_path):
     CraFT(model, budget=11, seed=1, **SMALL).fit(*task.train).save(tmp_path)
-    with pytest.raises(ValueError, match='fitted on another model'): CraFT.load(tmp_path, CLIPBlackBox('craft-mini-vit', task.classnames))
-    assert CraFT.load(tmp_path, CLIPBlackBox('craft-mini', task.classnames, precision='bf16')).prompt_ is not None
+    other = CLIPBlackBox('craft-mini-vit', task.classnames)
+    rounded = CLIPBlackBox('craft-mini', task.classnames, precision='bf16')
+    with pytest.raises(ValueError, match='fitted on another model'): CraFT.load(tmp_path, other)
+    assert CraFT.load(tmp_path, rounded).prompt_ is not None
 
 # --- parameters
 
@@ -104,6 +120,10 @@ def test_unknown_parameters(model):
 
 def test_what_the_release_returns():
     "The release prints its test accuracies and returns the last prompt: no notebook says that it chooses by them"
-    text = {name(p): ' '.join(''.join(c['source']) for c in json.loads(p.read_text(encoding='utf-8'))['cells']) for p in notebooks}
-    assert not [k for k, v in text.items() if 'keeps the best. That is not a setting but a leak' in v or 'its look at the test set' in v]
+    text = {}
+    for p in notebooks:
+        cells = json.loads(p.read_text(encoding='utf-8'))['cells']
+        text[notebook_name(p)] = ' '.join(''.join(c['source']) for c in cells)
+    for claim in ('keeps the best. That is not a setting but a leak', 'its look at the test set'):
+        assert not [k for k, v in text.items() if claim in v]
     assert 'what it returns is the last prompt' in text['14_grids']

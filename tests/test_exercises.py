@@ -10,15 +10,43 @@ course = exercises.course()
 
 def test_blank():
     "One-line bodies, long ones, comments above them, methods; the docstring stays"
-    src = '#| export\n#| exercise\ndef f(x:int # a number\n     )->int: # more\n    "Say"\n    # how\n    y = x\n    return y\n\n@patch\ndef g(self:C): return 1\n'
-    assert exercises.blank(src).splitlines() == ['#| export', 'def f(x:int # a number', '     )->int: # more', '    "Say"',
-        "    raise NotImplementedError('exercise: f')", '', '@patch', "def g(self:C): raise NotImplementedError('exercise: C.g')"]
+    src = '''#| export
+#| exercise
+def f(x:int # a number
+     )->int: # more
+    "Say"
+    # how
+    y = x
+    return y
+
+@patch
+def g(self:C): return 1
+'''
+    assert exercises.blank(src).splitlines() == [
+        '#| export',
+        'def f(x:int # a number',
+        '     )->int: # more',
+        '    "Say"',
+        "    raise NotImplementedError('exercise: f')",
+        '',
+        '@patch',
+        "def g(self:C): raise NotImplementedError('exercise: C.g')"]
 
 def test_named():
     "Names after the mark choose what is blanked; a name that the cell does not have is an error"
-    src = '#| exercise C.g\nclass C:\n    def f(self): return 1\n    def g(self):\n        "Say"\n        return 2\n'
-    assert exercises.blank(src).splitlines() == ['class C:', '    def f(self): return 1', '    def g(self):', '        "Say"',
-                                                 "        raise NotImplementedError('exercise: C.g')"]
+    src = '''#| exercise C.g
+class C:
+    def f(self): return 1
+    def g(self):
+        "Say"
+        return 2
+'''
+    assert exercises.blank(src).splitlines() == [
+        'class C:',
+        '    def f(self): return 1',
+        '    def g(self):',
+        '        "Say"',
+        "        raise NotImplementedError('exercise: C.g')"]
     assert exercises.marked({'cells': [dict(cell_type='code', source=src)]}) == {0: ['C.g']}
     with pytest.raises(ValueError, match='C.h'): exercises.blank(src.replace('C.g', 'C.h'))
 

@@ -4,10 +4,10 @@ from conftest import py
 RUN = """
 import re, torch
 from pathlib import Path
-from craft_nb.clip import IMAGENET_CLASSNAMES
+from craft_nb.probes import IMAGENET_NAMES
 from craft_nb.craft import CraFT
 from craft_nb.lab.speed import Rehearsal
-box = Rehearsal('craft-mini', IMAGENET_CLASSNAMES)
+box = Rehearsal('craft-mini', IMAGENET_NAMES)
 clf = CraFT(box, budget=41).fit(range(16000), torch.arange(16000) % 1000)
 assert box.ledger.queries == 41 and box.ledger.bytes_out > 41*16000*1000*4 and clf.history_[0]['fitness'] > 0
 print(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])

@@ -9,7 +9,7 @@ code = 'import sys; from nbdev.test import nbdev_test; nbdev_test(path=sys.argv[
 def timed(path):
     "Run a notebook: seconds, exit status, output"
     start = time.time()
-    rc, out = py(code, path, timeout=600, OMP_NUM_THREADS='1')
+    rc, out = py(code, path, OMP_NUM_THREADS='1')
     return time.time() - start, rc, out
 
 @pytest.fixture(scope='module')

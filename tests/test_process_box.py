@@ -1,6 +1,7 @@
 "The wall is real: a box in another process, reached by messages alone, gives the same run bit for bit."
 import multiprocessing as mp
 import pytest, torch
+from conftest import HANG
 from craft_nb.blackbox import BlackBox, BudgetExceeded, ImageSet
 from craft_nb.clip import CLIPBlackBox
 from craft_nb.craft import CraFT
@@ -34,7 +35,7 @@ class ProcessBox(BlackBox):
     def _logits(self, prompts, images): return self._ask('query', prompts, images)
     def close(self):
         self.pipe.send(None)
-        self.process.join(20)
+        self.process.join(HANG)
 
 @pytest.fixture(scope='module')
 def task(): return fewshot('digits', 2, 1)

@@ -1,6 +1,6 @@
 "What a generation computes: in pieces, in the box's precision, and nothing that has no say."
 import pytest, torch
-from craft_nb import craft as collab
+from craft_nb import craft
 from craft_nb.cli import DEMO_TASKS, task_names
 from craft_nb.lab.reports import compare
 from craft_nb.clip import CLIPBlackBox
@@ -21,15 +21,17 @@ def begun(box, task, **switches):
     return CraFT(box, budget=82, seed=1, **switches).fit(*task.train)
 
 @pytest.fixture
-def answers(task): return torch.randn(7, len(task.train[1]), len(task.classnames), generator=torch.Generator().manual_seed(0))
+def answers(task):
+    shape = 7, len(task.train[1]), len(task.classnames)
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 @pytest.mark.parametrize('rows', [1, 30, 10**6])
 def test_pieces(boxes, task, answers, rows, monkeypatch):
     "Eq. 5 for several candidates at once is Eq. 5 for each"
     clf = begun(boxes['fp32'], task, lam_i=.5)
-    monkeypatch.setitem(collab.ROWS, 'cpu', rows)
-    with torch.no_grad(): each = torch.stack([prompt_loss(Y, clf.refiner_(Y), clf.run_.labels, .5) for Y in answers])
-    torch.testing.assert_close(fitness_of(clf.run_, answers), each)
+    monkeypatch.setitem(craft.ROWS, 'cpu', rows)
+    with torch.no_grad(): losses = [prompt_loss(Y, clf.refiner_(Y), clf.run_.labels, .5) for Y in answers]
+    torch.testing.assert_close(fitness_of(clf.run_, answers), torch.stack(losses))
 
 def test_precision(boxes, task, answers):
     "The refiner of the search runs in the box's precision; what it adds differs a little, the rest not at all"
@@ -42,9 +44,12 @@ def test_precision(boxes, task, answers):
 @pytest.mark.parametrize('switches, calls', [(dict(lam_i=0.), 0), (dict(learn_refiner=False), 0), (dict(lam_i=.1), 1)])
 def test_left_out(boxes, task, answers, switches, calls, monkeypatch):
     "Where λ_I is 0 the refiner is not run in the search"
-    clf, seen = begun(boxes['fp32'], task, **switches), []
-    forward = Refiner.forward
-    monkeypatch.setattr(Refiner, 'forward', lambda self, Y: (seen.append(len(Y)), forward(self, Y))[1])
+    clf = begun(boxes['fp32'], task, **switches)
+    seen, forward = [], Refiner.forward
+    def noting(self, Y):
+        seen.append(len(Y))
+        return forward(self, Y)
+    monkeypatch.setattr(Refiner, 'forward', noting)
     fitness = fitness_of(clf.run_, answers)
     assert bool(seen) == bool(calls)
     if not calls: torch.testing.assert_close(fitness, cross_entropy(answers, clf.run_.labels))
@@ -55,7 +60,8 @@ def test_narrow_tower(boxes, task):
     images, p0 = box.upload(task.test[0][:20]), box.embed('a photo of a')
     prompts = p0 + .02*torch.randn(3, *p0.shape, generator=torch.Generator().manual_seed(1))
     assert len(box._text.text_projection) < box._text.text_projection.shape[1]
-    torch.testing.assert_close(box.query(prompts, images), box._store[images.id] @ box._weights(prompts).mT, atol=1e-4, rtol=1e-4)
+    wide = box._store[images.id] @ box._weights(prompts).mT
+    torch.testing.assert_close(box.query(prompts, images), wide, atol=1e-4, rtol=1e-4)
 
 def test_needed(boxes):
     "Twice the pictures, twice the products of all but the text tower; bf16 is counted at its own rate where it is used"

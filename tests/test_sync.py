@@ -34,17 +34,19 @@ def test_readme_in_sync():
 def test_clean(path):
     "No counts, no stray metadata, no random ids, no machine's paths, no error left in an output"
     nb = json.loads(path.read_text(encoding='utf-8'))
-    cells, code = nb['cells'], [c for c in nb['cells'] if c['cell_type'] == 'code']
+    cells = nb['cells']
+    code = [c for c in cells if c['cell_type'] == 'code']
     outs = [o for c in code for o in c['outputs']]
+    plain = [''.join(o.get('data', {}).get('text/plain', '')) for o in outs]
+    text = [''.join(o.get('text', '')) + shown for o, shown in zip(outs, plain)]
     assert set(nb['metadata']) <= {'kernelspec'}
     assert not any(c['metadata'] for c in cells)
     assert len({c['id'] for c in cells}) == len(cells)
     assert not any(c['execution_count'] for c in code) and not any(o.get('execution_count') for o in outs)
     assert outs, 'committed without outputs: run it, then save'
     assert not [o['ename'] for o in outs if o['output_type'] == 'error']
-    bare = [o for o in outs if '<Figure' in ''.join(o.get('data', {}).get('text/plain', '')) and 'image/png' not in o['data']]
+    bare = [o for o, shown in zip(outs, plain) if '<Figure' in shown and 'image/png' not in o['data']]
     assert not bare, 'a figure was named, not drawn: import matplotlib.pyplot in the notebook'
-    text = [''.join(o.get('text', '')) + ''.join(o.get('data', {}).get('text/plain', '')) for o in outs]
     assert not [t for t in text if machine.search(t)], 'an output names a path of the machine it ran on'
     assert not [t for o, t in zip(outs, text) if o.get('name') == 'stderr' and 'Warning' in t]
     assert not [o for o in outs if any('widget' in k for k in o.get('data', {}))], 'clear the widgets\' outputs'

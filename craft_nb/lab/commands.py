@@ -255,7 +255,10 @@ def serve_command(
     device: str='cpu',       # or cuda
     precision: str='fp32'):  # of the text tower; bf16 is faster where the hardware has it
     "Serve a model to accounts with keys: predictions for queries. Accounts: craft-nb serve keys -h"
-    from craft_nb.service.app import run_server
+    try: from craft_nb.service.app import run_server
+    except ModuleNotFoundError as e:
+        need = "pip install 'craft_nb[serve]'"
+        raise ModuleNotFoundError(f'{e.name} is not installed, and a server needs it: {need}') from e
     from craft_nb.service.store import Store
     db = Store(store)
     accounts = db.accounts()

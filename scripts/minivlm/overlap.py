@@ -1,7 +1,9 @@
-"""Was any picture of a task among the pictures that `craft-mini` learnt from? Compares names and perceptual hashes; exits with 1 on a hit.
+"""Was any picture of a task among the pictures that `craft-mini` learnt from?
 
-    python scripts/minivlm/overlap.py                          # the committed manifest against the shipped task pictures
-    python scripts/minivlm/overlap.py --work build/minivlm     # ... and against every picture of the task styles, stamps and Fashion-MNIST"""
+Compares names and perceptual hashes; exits with 1 on a hit.
+
+    python scripts/minivlm/overlap.py                         # the manifest against the shipped task pictures
+    python scripts/minivlm/overlap.py --work build/minivlm    # all of the task styles, stamps, Fashion-MNIST too"""
 import argparse, csv, gzip, io, sys
 from functools import lru_cache
 from pathlib import Path
@@ -32,19 +34,26 @@ def shipped(assets):
 def digits():
     "Names and hashes of scikit-learn's digits"
     from sklearn.datasets import load_digits
-    return [f'digit {i}' for i in range(1797)], np.array([hashes(Image.fromarray((o*15.9).astype(np.uint8))) for o in load_digits().images])
+    pictures = [Image.fromarray((o*15.9).astype(np.uint8)) for o in load_digits().images]
+    return [f'digit {i}' for i in range(1797)], np.array([hashes(o) for o in pictures])
 
 def nearest(a, b, bs=1024):
     "For each of `a` the distance to, and index of, its nearest in `b`"
-    D = [(d.min(1), d.argmin(1)) for i in range(0, len(a), bs) for d in [hamming(a[i:i+bs], b)]]
+    D = []
+    for i in range(0, len(a), bs):
+        d = hamming(a[i:i+bs], b)
+        D.append((d.min(1), d.argmin(1)))
     return tuple(np.concatenate(o) for o in zip(*D))
 
 def report(what, names, h, rows, mine, same=SAME):
     "Print how near the pictures `h` come to the training pictures; returns the number of hits"
     d, j = nearest(h, mine)
     hits = np.flatnonzero(d <= same)
-    print(f'{what}: {len(h)} pictures, nearest training picture {d.min()} bits away, {len(hits)} within {same}', flush=True)
-    for i in hits[:10]: print(f'  {names[i]} ~ {rows[j[i]]["style"]}/{rows[j[i]]["name"]} ({d[i]} bits)')
+    print(f'{what}: {len(h)} pictures, nearest training picture {d.min()} bits away, {len(hits)} within {same}',
+          flush=True)
+    for i in hits[:10]:
+        near = rows[j[i]]
+        print(f'  {names[i]} ~ {near["style"]}/{near["name"]} ({d[i]} bits)')
     return len(hits)
 
 def check(assets='craft_nb/assets', work=None, man=HERE/'manifest.csv.gz'):
@@ -52,8 +61,11 @@ def check(assets='craft_nb/assets', work=None, man=HERE/'manifest.csv.gz'):
     rows, mine = manifest(man)
     styles = sorted({o['style'] for o in rows})
     bad = [o for o in styles if o in TASK or o not in TRAIN]
-    print(f'{len(rows)} training pictures of {len(styles)} styles ({", ".join(styles)}); of the task styles: {len(bad)}')
-    n = len(bad)+report('shipped', *shipped(assets), rows, mine)+report('digits', *digits(), rows, mine)
+    listed = ', '.join(styles)
+    print(f'{len(rows)} training pictures of {len(styles)} styles ({listed}); of the task styles: {len(bad)}')
+    n = len(bad)
+    n += report('shipped', *shipped(assets), rows, mine)
+    n += report('digits', *digits(), rows, mine)
     if work:
         from fetch import fashion, stamps
         from pairs import read
@@ -64,7 +76,8 @@ def check(assets='craft_nb/assets', work=None, man=HERE/'manifest.csv.gz'):
         n += report('stamps', [o[0] for o in st], np.array([hashes(o[2]) for o in st]), rows, mine)
         for s in ('t10k', 'train'):
             x = fashion(work, s)[0]
-            n += report(f'Fashion-MNIST {s}', range(len(x)), np.array([hashes(Image.fromarray(o)) for o in x]), rows, mine)
+            h = np.array([hashes(Image.fromarray(o)) for o in x])
+            n += report(f'Fashion-MNIST {s}', range(len(x)), h, rows, mine)
     return n
 
 if __name__ == '__main__':

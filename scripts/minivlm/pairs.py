@@ -1,4 +1,6 @@
-"The image-text pairs that `craft-mini` learns from: pictures as uint8 RGBA arrays, captions as lists of words, perceptual hashes."
+"""The image-text pairs that `craft-mini` learns from.
+
+Pictures as uint8 RGBA arrays, captions as lists of words, perceptual hashes."""
 import hashlib, re
 from pathlib import Path
 import numpy as np
@@ -7,20 +9,31 @@ from fetch import ICONS, TASK, TRAIN, emojis, pictures
 
 SIDE = 128  # pixels
 SUBGROUP = {  # words for Unicode's subgroups, so that a picture also answers to its kind
-    'animal-mammal': 'animal|mammal', 'animal-bird': 'bird|animal', 'animal-amphibian': 'amphibian|animal', 'animal-reptile': 'reptile|animal',
-    'animal-marine': 'sea animal|animal', 'animal-bug': 'insect|bug', 'plant-flower': 'flower|plant', 'plant-other': 'plant', 'food-fruit': 'fruit|food',
-    'food-vegetable': 'vegetable|food', 'food-prepared': 'meal|food', 'food-asian': 'asian food|food', 'food-marine': 'seafood', 'food-sweet': 'dessert|sweet',
-    'drink': 'drink', 'dishware': 'dishware', 'place-map': 'map', 'place-geographic': 'landscape', 'place-building': 'building',
-    'place-religious': 'religious building|building', 'place-other': 'place', 'transport-ground': 'vehicle', 'transport-water': 'boat|vehicle',
-    'transport-air': 'aircraft|vehicle', 'hotel': 'hotel', 'time': 'clock|time', 'sky-weather': 'weather|sky', 'event': 'celebration', 'award-medal': 'award',
-    'sport': 'sport', 'game': 'game|toy', 'arts-crafts': 'art', 'clothing': 'clothing', 'sound': 'sound', 'music': 'music',
-    'musical-instrument': 'musical instrument', 'phone': 'phone', 'computer': 'computer', 'light-video': 'device', 'book-paper': 'paper|book', 'money': 'money',
-    'mail': 'mail', 'writing': 'writing tool', 'office': 'office supplies', 'lock': 'lock', 'tool': 'tool', 'science': 'science', 'medical': 'medicine',
-    'household': 'household object', 'other-object': 'object', 'country-flag': 'flag', 'subdivision-flag': 'flag', 'flag': 'flag'}
-NOISE = {'outline', 'variant', 'off', 'alt', 'fill', 'bold', 'duotone', 'thin', 'light', 'one', 'two', 'three', 'four', 'five', 'box', 'circle',
-    'square', 'plus', 'minus', 'check', 'remove', 'alert'}
-SKIP = re.compile(r'(^|-)(abstract|alpha|numeric|format|arrow|arrows|align|border|roman|chevron|caret|text|letter|number|sort|sorting|signal|logo|bracket|brackets|'
-                  r'currency|code|script|function|vector|network|database|api|ab|dots|list|filter|align|selection|view|wifi|battery)(-|$)')
+    'animal-mammal': 'animal|mammal', 'animal-bird': 'bird|animal', 'animal-amphibian': 'amphibian|animal',
+    'animal-reptile': 'reptile|animal', 'animal-marine': 'sea animal|animal', 'animal-bug': 'insect|bug',
+    'plant-flower': 'flower|plant', 'plant-other': 'plant',
+    'food-fruit': 'fruit|food', 'food-vegetable': 'vegetable|food', 'food-prepared': 'meal|food',
+    'food-asian': 'asian food|food', 'food-marine': 'seafood', 'food-sweet': 'dessert|sweet',
+    'drink': 'drink', 'dishware': 'dishware',
+    'place-map': 'map', 'place-geographic': 'landscape', 'place-building': 'building',
+    'place-religious': 'religious building|building', 'place-other': 'place',
+    'transport-ground': 'vehicle', 'transport-water': 'boat|vehicle', 'transport-air': 'aircraft|vehicle',
+    'hotel': 'hotel', 'time': 'clock|time', 'sky-weather': 'weather|sky',
+    'event': 'celebration', 'award-medal': 'award', 'sport': 'sport', 'game': 'game|toy', 'arts-crafts': 'art',
+    'clothing': 'clothing', 'sound': 'sound', 'music': 'music', 'musical-instrument': 'musical instrument',
+    'phone': 'phone', 'computer': 'computer', 'light-video': 'device', 'book-paper': 'paper|book',
+    'money': 'money', 'mail': 'mail', 'writing': 'writing tool', 'office': 'office supplies',
+    'lock': 'lock', 'tool': 'tool', 'science': 'science', 'medical': 'medicine',
+    'household': 'household object', 'other-object': 'object',
+    'country-flag': 'flag', 'subdivision-flag': 'flag', 'flag': 'flag'}
+# words in an icon's name that tell how it is drawn, or what it carries
+NOISE = {'outline', 'variant', 'off', 'alt', 'fill', 'bold', 'duotone', 'thin', 'light',
+    'one', 'two', 'three', 'four', 'five', 'box', 'circle', 'square',
+    'plus', 'minus', 'check', 'remove', 'alert'}
+# icons that show no thing
+SKIP = re.compile(r'(^|-)(abstract|alpha|numeric|format|arrow|arrows|align|border|roman|chevron|caret|text|letter|'
+                  r'number|sort|sorting|signal|logo|bracket|brackets|currency|code|script|function|vector|network|'
+                  r'database|api|ab|dots|list|filter|align|selection|view|wifi|battery)(-|$)')
 
 def icon_words(style, key):
     "An icon's name -> its words, most specific first; [] if it names no thing"
@@ -28,7 +41,8 @@ def icon_words(style, key):
     if style == 'ph': key = re.sub('-(bold|fill|duotone|light|thin)$', '', key)
     ws = key.split('-')
     if style in ('mdi', 'ph', 'icon-park'):
-        ws = [w for w in ws if w not in NOISE] if style == 'mdi' else [w for w in ws if w not in NOISE - {'light', 'box', 'square', 'circle'}]
+        noise = NOISE if style == 'mdi' else NOISE - {'light', 'box', 'square', 'circle'}
+        ws = [w for w in ws if w not in noise]
     if not ws or len(ws) > 4: return []
     return [' '.join(ws)]
 
@@ -38,7 +52,8 @@ def captions(style, key, work):
     e = emojis(work)[key]
     if e['group'] == 'component': return [], [], []
     name = e['name'].replace('flag: ', 'flag of ').replace(':', '')
-    return [name], e['tags'][:8], SUBGROUP.get(e['subgroup'], '').split('|') if e['subgroup'] in SUBGROUP else []
+    kinds = SUBGROUP[e['subgroup']].split('|') if e['subgroup'] in SUBGROUP else []
+    return [name], e['tags'][:8], kinds
 
 def fit(im, side=SIDE, pad=0):
     "RGBA picture -> uint8 array (side, side, 4), aspect kept, centred on transparency"
@@ -60,7 +75,8 @@ def hashes(im):
     "(phash, dhash) of a picture on white at 64 px, as two uint64"
     import imagehash
     im = white(im).resize((64, 64), Image.BICUBIC)
-    return [np.packbits(f(im).hash.flatten()).view('>u8')[0].astype(np.uint64) for f in (imagehash.phash, imagehash.dhash)]
+    bits = [f(im).hash.flatten() for f in (imagehash.phash, imagehash.dhash)]
+    return [np.packbits(o).view('>u8')[0].astype(np.uint64) for o in bits]
 
 def hamming(a, b):
     "Distances between two lists of hashes (N, 2), (M, 2) -> (N, M): the larger of the two hashes' distances"

@@ -1,17 +1,21 @@
-"The text side of `craft-mini`: the MiniLM teacher, its space, the vocabulary, and the distillation of the small causal tower."
+"""The text side of `craft-mini`.
+
+The MiniLM teacher, its space, the vocabulary, and the distillation of the small causal tower."""
 import random, re
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
 from fetch import minilm, share
 
-TEMPLATES = ['a photo of a {}.', '{}', 'a {}', 'a drawing of a {}.', 'clip art of a {}', 'an icon of a {}', 'a picture of a {}.', 'a photo of the {}',
-             'the {}.', 'an image of {}', 'a cartoon {}', 'a small {}', 'emoji of a {}', 'a sketch of a {}.', 'a symbol of {}', 'this is a {}']
+TEMPLATES = ['a photo of a {}.', '{}', 'a {}', 'a drawing of a {}.', 'clip art of a {}', 'an icon of a {}',
+             'a picture of a {}.', 'a photo of the {}', 'the {}.', 'an image of {}', 'a cartoon {}', 'a small {}',
+             'emoji of a {}', 'a sketch of a {}.', 'a symbol of {}', 'this is a {}']
 
 class Teacher:
     "MiniLM sentence vectors, (N, 384), unit length; remembers what it has seen"
     def __init__(self, work):
         from transformers import AutoModel, AutoTokenizer
-        self.tk, self.lm = AutoTokenizer.from_pretrained(minilm(work)), AutoModel.from_pretrained(minilm(work)).eval()
+        self.tk = AutoTokenizer.from_pretrained(minilm(work))
+        self.lm = AutoModel.from_pretrained(minilm(work)).eval()
         self.seen = {}
 
     @torch.no_grad()
@@ -33,7 +37,9 @@ class Space:
     def __call__(self, E): return F.pad(F.normalize((E-self.mu)@self.P, dim=-1), (0, self.dim-E.shape[1]))
 
 def wordnet(work, files=('05', '06', '08', '13', '17', '19', '20'), most=3):
-    "Nouns for things one can draw (animals, artefacts, bodies, food, objects, phenomena, plants), of at most `most` words"
+    """Nouns for things one can draw, of at most `most` words.
+
+    Animals, artefacts, bodies, food, objects, phenomena, plants."""
     res = {}
     for o in (share(work)/'wordnet/data.noun').read_text().splitlines():
         f = o.split(' ')
@@ -63,7 +69,9 @@ class Tokens:
     "Tokenise, and cut at the longest text"
     def __init__(self, context_length=32):
         from open_clip.tokenizer import SimpleTokenizer
-        self.tk, self.seen, self.n = SimpleTokenizer(context_length=context_length), {}, context_length
+        self.tk = SimpleTokenizer(context_length=context_length)
+        self.seen = {}
+        self.n = context_length
     def __call__(self, texts):
         for t in texts:
             if t not in self.seen: self.seen[t] = self.tk([t])[0]
@@ -78,12 +86,18 @@ def encode(clip, ids):
     return F.normalize(x@clip.text_projection, dim=-1)
 
 def text_params(clip):
-    return [*clip.transformer.parameters(), *clip.ln_final.parameters(), clip.positional_embedding, clip.text_projection, clip.token_embedding.weight]
+    "What the text tower learns"
+    return [*clip.transformer.parameters(), *clip.ln_final.parameters(),
+            clip.positional_embedding, clip.text_projection, clip.token_embedding.weight]
 
 @torch.no_grad()
 def bag(clip, words, targets, n=6000, seed=0, ridge=1e-3):
-    "Start the tower as a bag of words: uniform attention in the first block, silent blocks after it, a projection fitted by least squares"
-    rng, tk, w = random.Random(seed), Tokens(clip.context_length), clip.transformer.width
+    """Start the tower as a bag of words.
+
+    Uniform attention in the first block, silent blocks after it, a projection fitted by least squares."""
+    rng = random.Random(seed)
+    tk = Tokens(clip.context_length)
+    w = clip.transformer.width
     for i, b in enumerate(clip.transformer.resblocks):
         b.mlp.c_proj.weight.zero_()
         b.attn.out_proj.weight.mul_(i > 0).mul_(.1)
@@ -93,28 +107,42 @@ def bag(clip, words, targets, n=6000, seed=0, ridge=1e-3):
     a.out_proj.weight.copy_(torch.eye(w))
     idx = sorted(rng.sample(range(len(words)), min(n, len(words))), key=lambda i: len(words[i]))
     clip.text_projection.data = torch.eye(w)
-    X = torch.cat([encode(clip, tk([rng.choice(TEMPLATES[:4]).format(words[j]) for j in idx[i:i+256]]))*w**.5 for i in range(0, len(idx), 256)])
+    X = []
+    for i in range(0, len(idx), 256):
+        texts = [rng.choice(TEMPLATES[:4]).format(words[j]) for j in idx[i:i+256]]
+        X.append(encode(clip, tk(texts))*w**.5)
+    X = torch.cat(X)
     Y = targets[idx]
     P = torch.linalg.solve(X.T@X/len(X)+ridge*torch.eye(w), X.T@Y/len(X))
     clip.text_projection.data = P/P.norm()*P.shape[1]**.5
     return F.cosine_similarity(X@P, Y).mean().item()
 
+def say(word, rng):
+    "A word in a random template, in six of ten cases one of the first four"
+    return rng.choice(TEMPLATES[:4] if rng.random() < .6 else TEMPLATES).format(word)
+
 def distil(clip, words, targets, steps=3000, bs=384, lr=1e-3, seed=0, weights=None, log=print, minutes=None):
     "Teach the text tower that `words`, in any template, lie where `targets` (unit length) say"
     import time
-    rng, gen, tk, t0 = random.Random(seed), torch.Generator().manual_seed(seed), Tokens(clip.context_length), time.time()
+    rng = random.Random(seed)
+    gen = torch.Generator().manual_seed(seed)
+    tk = Tokens(clip.context_length)
+    t0 = time.time()
     opt = torch.optim.AdamW(text_params(clip), lr=lr, betas=(.9, .98), weight_decay=.01, fused=True)
-    p, m = torch.ones(len(words)) if weights is None else weights, 0.
+    p = torch.ones(len(words)) if weights is None else weights
+    m = 0.    # running mean of the cosine
     for i in range(steps):
         f = max(i/steps, (time.time()-t0)/60/minutes if minutes else 0)
         if f >= 1: break
         for g in opt.param_groups: g['lr'] = lr*min(1, (i+1)/200)*max(0, .5*(1+np.cos(np.pi*f)))+1e-6
         idx = torch.multinomial(p, bs, generator=gen).unique().tolist()
-        ids = tk([rng.choice(TEMPLATES[:4] if rng.random() < .6 else TEMPLATES).format(words[j]) for j in idx])
-        z, t = encode(clip, ids), targets[idx]
+        ids = tk([say(words[j], rng) for j in idx])
+        z = encode(clip, ids)
+        t = targets[idx]
         loss = F.cross_entropy(z@t.T/.05, torch.arange(len(idx)))+4*(1-(z*t).sum(-1).mean())
         opt.zero_grad()
         loss.backward()
         opt.step()
-        m = (z*t).sum(-1).mean().item() if i == 0 else .98*m+.02*(z*t).sum(-1).mean().item()
+        cosine = (z*t).sum(-1).mean().item()
+        m = cosine if i == 0 else .98*m+.02*cosine
         if i % 100 == 0: log(f'text {i:5}: loss {loss.item():.3f}, cosine {m:.3f}, {time.time()-t0:.0f} s')

@@ -1,7 +1,12 @@
-"""Train `craft-mini`: text distillation, the head on frozen features, the image tower at 128 px, the text tower once more. nbs/90_minivlm.ipynb explains it.
+"""Train `craft-mini`: text distillation, the head on frozen features, the image tower at 128 px, the texts once more.
 
-    python scripts/minivlm/train.py --work build/minivlm --out craft_nb/assets/craft-mini   # about an hour on two cores
-    python scripts/minivlm/train.py --smoke --out build/smoke                               # seconds, drawn shapes, no downloads"""
+nbs/90_minivlm.ipynb explains it. About an hour on two cores:
+
+    python scripts/minivlm/train.py --work build/minivlm --out craft_nb/assets/craft-mini
+
+Seconds, on drawn shapes, with no downloads:
+
+    python scripts/minivlm/train.py --smoke --out build/smoke"""
 import argparse, copy, gzip, hashlib, math, random, time, zlib
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
@@ -9,7 +14,7 @@ from augment import augment, plain
 from build import CFG, MEAN, STD, build, imagenet, save
 from fetch import ICONS, TASK, TRAIN, emojis, fashion, stamps, weights
 from pairs import captions, fit, hamming, hashes, read
-from text import TEMPLATES, Space, Teacher, Tokens, bag, distil, encode, text_params, token_init, wordnet
+from text import Space, Teacher, Tokens, bag, distil, encode, say, text_params, token_init, wordnet
 
 DROP = 6     # bits: a training picture whose hashes are this near to a task picture's is dropped
 GROUPS = {'animals-nature', 'food-drink', 'travel-places', 'objects', 'activities'}
@@ -24,10 +29,18 @@ class Pairs:
         caption,   # (style, key) -> (names, tags, kinds)
         near=None, # Hashes of the task pictures (M, 2)
     ):
-        xs, words, self.own, self.tags, self.kinds, self.row, mono, self.dropped = [], {}, [], [], [], [], [], {}
+        xs = []
+        mono = []
+        words = {}           # word -> its index
+        self.own = []
+        self.tags = []
+        self.kinds = []
+        self.row = []        # of the manifest
+        self.dropped = {}    # style -> pictures too near to a task's
         add = lambda ws: [words.setdefault(w.lower(), len(words)) for w in dict.fromkeys(ws)]
         for s, ks, x, h, sha in parts:
-            bad, keep = np.zeros(len(ks), bool) if near is None else nearest(h, near) <= DROP, []
+            bad = np.zeros(len(ks), bool) if near is None else nearest(h, near) <= DROP
+            keep = []
             for i, k in enumerate(ks):
                 n, t, c = caption(s, str(k))
                 if not n or bad[i]: continue
@@ -39,7 +52,9 @@ class Pairs:
             self.dropped[s] = int(bad.sum())
             xs.append(x[keep])
             mono += [s in MONO]*len(keep)
-        self.x, self.mono, self.words = torch.tensor(np.concatenate(xs)), torch.tensor(mono), list(words)
+        self.x = torch.tensor(np.concatenate(xs))
+        self.mono = torch.tensor(mono)
+        self.words = list(words)
         self.all = [set(a+b+c) for a, b, c in zip(self.own, self.tags, self.kinds)]
     def __len__(self): return len(self.x)
     def pick(self, i, rng, p=(.7, .15)):
@@ -53,7 +68,9 @@ class Pairs:
         buf = '\n'.join(','.join(o) for o in [('style', 'name', 'sha1', 'phash', 'dhash'), *self.row])+'\n'
         Path(f).write_bytes(gzip.compress(buf.encode(), mtime=0))
 
-def nearest(h, near, bs=512): return np.concatenate([hamming(h[i:i+bs], near).min(1) for i in range(0, len(h), bs)])
+def nearest(h, near, bs=512):
+    "For each hash of `h` the distance to its nearest in `near`"
+    return np.concatenate([hamming(h[i:i+bs], near).min(1) for i in range(0, len(h), bs)])
 
 def task_hashes(work, cache, fashion_n=10000):
     "Hashes of every picture that a task may show, (M, 2)"
@@ -62,7 +79,8 @@ def task_hashes(work, cache, fashion_n=10000):
     if not f.exists():
         st = [hashes(o[2]) for o in stamps(work)]
         fm = [hashes(Image.fromarray(o)) for o in fashion(work)[0][:fashion_n]]
-        np.save(f, np.concatenate([*[read(s, work, cache)[2] for s in TASK], np.array(st), np.array(fm)]))
+        styles = [read(s, work, cache)[2] for s in TASK]
+        np.save(f, np.concatenate([*styles, np.array(st), np.array(fm)]))
     return np.load(f)
 
 def conse(clip, w, b, IN, a=1., t=3.):
@@ -76,17 +94,21 @@ def conse(clip, w, b, IN, a=1., t=3.):
 @torch.no_grad()
 def features(net, x, bs=32, size=128):
     "RGB in 0..1 -> what `net` (a trunk, or a whole image tower) makes of it at `size` pixels, (N, d)"
-    f = lambda b: b if size == b.shape[-1] else F.interpolate(b, size=(size, size), mode='bicubic', antialias=True).clamp(0, 1)
+    def ready(b):
+        if size != b.shape[-1]: b = F.interpolate(b, size=(size, size), mode='bicubic', antialias=True).clamp(0, 1)
+        return ((b-MEAN)/STD).contiguous(memory_format=torch.channels_last)
     with torch.autocast('cpu', torch.bfloat16):
-        return torch.cat([net(((f(b)-MEAN)/STD).contiguous(memory_format=torch.channels_last)).float() for b in x.split(bs)])
+        return torch.cat([net(ready(b)).float() for b in x.split(bs)])
 
 def views(net, pairs, idx, gen, plainly=False, size=128, bs=96):
     "Features of one view of each of the pictures `idx`: augmented, or plain on white"
-    f = (lambda j: plain(pairs.x[j])) if plainly else (lambda j: augment(pairs.x[j], pairs.mono[j], gen))
-    return torch.cat([features(net, f(j), size=size) for j in idx.split(bs)])
+    def view(j): return plain(pairs.x[j]) if plainly else augment(pairs.x[j], pairs.mono[j], gen)
+    return torch.cat([features(net, view(j), size=size) for j in idx.split(bs)])
 
 def pseudo(feats, w, k=2.):
-    "Features that the ImageNet classifier's rows stand for, had its classes the pictures' covariance: mean + k S w, and a root of S for noise"
+    """Features that the ImageNet classifier's rows stand for, had its classes the pictures' covariance S.
+
+    Returns mean + k S w, and a root of S for noise."""
     mu = feats.mean(0)
     S = torch.cov(feats.T)
     d = w@S
@@ -95,8 +117,11 @@ def pseudo(feats, w, k=2.):
     return mu+k*d, (U*ev.clamp_min(0).sqrt()).T
 
 def heads(clip, pairs, p, T, IN, w, PR, n=6000, steps=300, bs=384, lr=1e-3, tau=.04, px=128, seed=0):
-    "Stage A: train the head on frozen features of `n` augmented pictures, against the fixed text vectors `T` of `pairs.words`"
-    rng, gen = random.Random(seed), torch.Generator().manual_seed(seed)
+    """Stage A: train the head on frozen features of `n` augmented pictures.
+
+    The text vectors `T` of `pairs.words` are fixed."""
+    rng = random.Random(seed)
+    gen = torch.Generator().manual_seed(seed)
     head = clip.visual.head
     opt = torch.optim.AdamW(head.parameters(), lr=lr, weight_decay=.05)
     some = torch.multinomial(p, min(n, len(pairs)), generator=gen)
@@ -122,7 +147,9 @@ def named(head, IN, PR, gen, n, tau):
     return F.cross_entropy(F.normalize(head(q), dim=-1)@IN.T/tau, j)
 
 def nce(z, c, have, T, names, tau, gen, extra=512):
-    "Image -> text (own, the batch's and `extra` other names) and text -> image; what is true of a picture is never its negative"
+    """Image -> text (own, the batch's and `extra` other names) and text -> image.
+
+    What is true of a picture is never its negative."""
     neg = names[torch.randperm(len(names), generator=gen)[:extra]]
     cols = torch.cat([c, neg]).unique()
     pos = {w: k for k, w in enumerate(cols.tolist())}
@@ -135,8 +162,10 @@ def nce(z, c, have, T, names, tau, gen, extra=512):
     mask[torch.arange(len(z)), y] = False
     a = F.cross_entropy(S.masked_fill(mask, -1e4), y)
     mine = F.one_hot(y, len(cols)).bool()
-    S2, keep = S.masked_fill(mask, -1e4), y.unique()
-    b = -(F.log_softmax(S2[:, keep], 0).masked_fill(~mine[:, keep], 0).sum(0)/mine[:, keep].sum(0)).mean()
+    keep = y.unique()
+    own = mine[:, keep]
+    log_p = F.log_softmax(S.masked_fill(mask, -1e4)[:, keep], 0)
+    b = -(log_p.masked_fill(~own, 0).sum(0)/own.sum(0)).mean()
     return .5*(a+b)
 
 
@@ -144,11 +173,16 @@ def share(style, e, icons=.4, things=3., rest=.7):
     "How often a picture is drawn: emoji of things often, icons and faces seldom; `e` is the emoji's entry"
     return icons if style in ICONS else things if e['group'] in GROUPS else rest
 
-def tune(clip, pairs, p, T, IN, w, b, PR, steps=1000, minutes=None, bs=128, lr=4e-4, tau=.04, lwf=.3, ema=.99, frozen=2, seed=1):
+def tune(clip, pairs, p, T, IN, w, b, PR, steps=1000, minutes=None, bs=128, lr=4e-4, tau=.04, lwf=.3, ema=.99,
+         frozen=2, seed=1):
     "Stage B: tune the image tower (batch norms fixed, stem and first `frozen` stages too) against the text vectors `T`"
-    rng, gen, t0 = random.Random(seed), torch.Generator().manual_seed(seed), time.time()
-    vis, tr = clip.visual.eval(), clip.visual.trunk
-    old, mean = copy.deepcopy(tr).requires_grad_(False), copy.deepcopy(vis).requires_grad_(False)
+    rng = random.Random(seed)
+    gen = torch.Generator().manual_seed(seed)
+    t0 = time.time()
+    vis = clip.visual.eval()
+    tr = clip.visual.trunk
+    old = copy.deepcopy(tr).requires_grad_(False)
+    mean = copy.deepcopy(vis).requires_grad_(False)
     for o in [tr.conv_stem, tr.bn1, *tr.blocks[:frozen]]: o.requires_grad_(False)
     names = torch.tensor(sorted({o[0] for o in pairs.own}))
     opt = torch.optim.AdamW([o for o in vis.parameters() if o.requires_grad], lr=lr, weight_decay=.05, fused=True)
@@ -164,7 +198,9 @@ def tune(clip, pairs, p, T, IN, w, b, PR, steps=1000, minutes=None, bs=128, lr=4
         with torch.no_grad(), low(): t = old(x).float()
         c = torch.tensor([pairs.pick(j, rng) for j in ids])
         a = nce(F.normalize(vis.head(h), dim=-1), c, [pairs.all[j] for j in ids], T, names, tau, gen, extra=1500)
-        kd = F.kl_div(F.log_softmax((h@w.T+b)/2, -1), F.log_softmax((t@w.T+b)/2, -1), log_target=True, reduction='batchmean')*4
+        now = F.log_softmax((h@w.T+b)/2, -1)
+        before = F.log_softmax((t@w.T+b)/2, -1)
+        kd = F.kl_div(now, before, log_target=True, reduction='batchmean')*4
         loss = a+lwf*kd+.25*named(vis.head, IN, PR, gen, 192, tau)
         opt.zero_grad()
         loss.backward()
@@ -177,11 +213,15 @@ def tune(clip, pairs, p, T, IN, w, b, PR, steps=1000, minutes=None, bs=128, lr=4
     vis.requires_grad_(True)
 
 def retell(clip, pairs, p, Z, some, words, T0, weights=None, steps=380, bs=256, lr=4e-4, tau=.04, keep=1., seed=2):
-    "Stage C: tune the text tower on the image vectors `Z` of the pictures `some`, while `words` stay near the teacher's `T0`"
-    rng, gen, tk, t0 = random.Random(seed), torch.Generator().manual_seed(seed), Tokens(clip.context_length), time.time()
+    """Stage C: tune the text tower on the image vectors `Z` of the pictures `some`.
+
+    All the while `words` stay near the teacher's `T0`."""
+    rng = random.Random(seed)
+    gen = torch.Generator().manual_seed(seed)
+    tk = Tokens(clip.context_length)
+    t0 = time.time()
     opt = torch.optim.AdamW(text_params(clip), lr=lr, betas=(.9, .98), weight_decay=.01, fused=True)
     wt = torch.ones(len(words)) if weights is None else weights
-    say = lambda w: rng.choice(TEMPLATES[:4] if rng.random() < .6 else TEMPLATES).format(w)
     for i in range(steps):
         for g in opt.param_groups: g['lr'] = lr*min(1, (i+1)/40)*.5*(1+math.cos(math.pi*i/steps))+1e-6
         k = torch.randint(len(some), (bs,), generator=gen)
@@ -189,7 +229,9 @@ def retell(clip, pairs, p, Z, some, words, T0, weights=None, steps=380, bs=256, 
         c = torch.tensor([pairs.pick(j, rng) for j in ids])
         cols = c.unique()
         j = torch.multinomial(wt, bs//2, generator=gen)
-        z = encode(clip, tk([say(pairs.words[o]) for o in cols.tolist()]+[say(words[o]) for o in j.tolist()]))
+        texts = [say(pairs.words[o], rng) for o in cols.tolist()]
+        texts += [say(words[o], rng) for o in j.tolist()]
+        z = encode(clip, tk(texts))
         T = torch.zeros(len(pairs.words), z.shape[1]).index_copy(0, cols, z[:len(cols)])
         a = nce(Z[k], c, [pairs.all[o] for o in ids], T, cols, tau, gen, extra=len(cols))
         t = T0[j]
@@ -208,20 +250,26 @@ def mix(a, b, alpha):
 class Fake:
     "A teacher that needs no download: a text is the sum of its words' random vectors"
     def __init__(self, dim=64): self.dim = dim
-    def word(self, w): return torch.randn(self.dim, generator=torch.Generator().manual_seed(zlib.crc32(w.encode())))
-    def __call__(self, texts): return F.normalize(torch.stack([sum(map(self.word, o.split() or [''])) for o in texts]), dim=-1)
+    def word(self, w):
+        gen = torch.Generator().manual_seed(zlib.crc32(w.encode()))
+        return torch.randn(self.dim, generator=gen)
+    def __call__(self, texts):
+        vectors = [sum(map(self.word, o.split() or [''])) for o in texts]
+        return F.normalize(torch.stack(vectors), dim=-1)
 
 def drawn(seed=0):
     "A few shapes in a few colours, as one part for `Pairs`: (style, keys, pictures, hashes, sha1)"
     from PIL import Image, ImageDraw
-    rng, ks, ims = random.Random(seed), [], []
+    how = dict(ellipse={}, rectangle={}, line=dict(width=9), arc=dict(start=0, end=250, width=9))
+    rng = random.Random(seed)
+    ks = []
+    ims = []
     for c in ('red', 'green', 'blue', 'orange'):
         for s in ('ellipse', 'rectangle', 'line', 'arc'):
             for _ in range(3):
                 im = Image.new('RGBA', (128, 128))
                 a = [rng.randint(8, 40), rng.randint(8, 40), rng.randint(80, 120), rng.randint(80, 120)]
-                kw = dict(fill=c, width=9) if s == 'line' else dict(start=0, end=250, fill=c, width=9) if s == 'arc' else dict(fill=c)
-                getattr(ImageDraw.Draw(im), s)(a, **kw)
+                getattr(ImageDraw.Draw(im), s)(a, fill=c, **how[s])
                 ks.append(f'{c} {s}')
                 ims.append(im)
     sha = [hashlib.sha1(o.tobytes()).hexdigest() for o in ims]
@@ -230,7 +278,8 @@ def drawn(seed=0):
 def prepare(work, cache, styles):
     "Everything that needs the downloads: (teacher, pairs, shares, ImageNet weights, further nouns)"
     es = emojis(work)
-    pairs = Pairs(((s, *read(s, work, cache)) for s in styles), lambda s, k: captions(s, k, work), task_hashes(work, cache))
+    parts = ((s, *read(s, work, cache)) for s in styles)
+    pairs = Pairs(parts, lambda s, k: captions(s, k, work), task_hashes(work, cache))
     p = torch.tensor([share(s, es.get(k)) for s, k, *_ in pairs.row])
     return Teacher(work), pairs, p, weights(work), [o for o in wordnet(work) if len(o) <= 24]
 
@@ -241,14 +290,20 @@ def smoke():
 
 def start(m, words, T0, teacher, cache):
     "Token embeddings from the teacher, and a tower that is a bag of words"
-    with torch.no_grad(): m.token_embedding.weight.copy_(token_init(teacher, CFG['text_cfg']['width'], cache=cache and Path(cache)/'tokens.pt'))
+    file = cache and Path(cache)/'tokens.pt'
+    with torch.no_grad():
+        m.token_embedding.weight.copy_(token_init(teacher, CFG['text_cfg']['width'], cache=file))
     log(f'bag of words: cosine {bag(m, words, T0):.3f}')
 
 @torch.no_grad()
 def told(m, words, bs=512):
     "Text vectors of `words` in the default prompt, (N, d)"
     tk = Tokens(m.context_length)
-    return torch.cat([encode(m, tk([f'a photo of a {o}.' for o in words[i:i+bs]])) for i in range(0, len(words), bs)])
+    out = []
+    for i in range(0, len(words), bs):
+        texts = [f'a photo of a {o}.' for o in words[i:i+bs]]
+        out.append(encode(m, tk(texts)))
+    return torch.cat(out)
 
 STEPS = dict(text=700, head=300, image=1350, again=2300, retell=380, refit=400)
 
@@ -267,7 +322,9 @@ def train(
     from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
     teacher, pairs, p, ckpt, more = parts
     log(len(pairs), 'pictures', len(pairs.words), 'words; too near to a task picture, dropped:', pairs.dropped)
-    m, IN, px = build().eval(), list(IMAGENET_CLASSNAMES), CFG['vision_cfg']['image_size']
+    m = build().eval()
+    IN = list(IMAGENET_CLASSNAMES)
+    px = CFG['vision_cfg']['image_size']
     tr = m.visual.trunk.to(memory_format=torch.channels_last)
     gen = torch.Generator().manual_seed(3)
     w, b = imagenet(ckpt, tr) if ckpt else (torch.randn(1000, 1280, generator=gen)*.03, torch.zeros(1000))
@@ -285,7 +342,8 @@ def train(
     distil(m, words, T0, steps=steps['text'], bs=bs[0], lr=7e-4, weights=wt, log=log)
 
     # the head, from ConSE, on frozen features; then the image tower
-    T, TI = told(m, pairs.words), told(m, IN)
+    T = told(m, pairs.words)
+    TI = told(m, IN)
     conse(m, w, b, TI)
     some = torch.multinomial(p, min(n, len(pairs)), generator=gen)
     PR = pseudo(views(tr, pairs, some[:2000], gen, plainly=True), w)
@@ -297,14 +355,17 @@ def train(
     # the text tower again: more of the teacher, then from the pictures
     m.visual.load_state_dict(mix(first, tuned, alpha[0]))
     distil(m, words, T0, steps=steps['again'], bs=bs[0], lr=6e-4, weights=wt, seed=7, log=log)
-    Z = F.normalize(torch.cat([views(m.visual, pairs, some, gen, plainly=o, size=px) for o in (False, True)]), dim=-1)
+    Z = torch.cat([views(m.visual, pairs, some, gen, plainly=o, size=px) for o in (False, True)])
+    Z = F.normalize(Z, dim=-1)
     told_by = copy.deepcopy(m.state_dict())
     retell(m, pairs, p, Z, torch.cat([some, some]), words, T0, weights=wt, steps=steps['retell'], bs=bs[0])
     m.load_state_dict(mix(told_by, m.state_dict(), beta))
 
     # halfway back to the ImageNet tower, and a head that fits it
     m.visual.load_state_dict(mix(first, tuned, alpha[1]))
-    T, TI, before = told(m, pairs.words), told(m, IN), copy.deepcopy(m.visual.head.state_dict())
+    T = told(m, pairs.words)
+    TI = told(m, IN)
+    before = copy.deepcopy(m.visual.head.state_dict())
     PR = pseudo(views(tr, pairs, some[:2000], gen, plainly=True, size=px), w)
     heads(m, pairs, p, T, TI, w, PR, n=n*4//3, steps=steps['refit'], bs=bs[1], lr=5e-4, px=px, seed=9)
     m.visual.head.load_state_dict(mix(before, m.visual.head.state_dict(), gamma))
@@ -324,6 +385,7 @@ if __name__ == '__main__':
     if a.smoke: m, pairs = train(smoke(), a.out, steps=dict.fromkeys(STEPS, 3), bs=(16,)*3, n=32)
     else:
         cache = Path(a.work)/'cache'
-        m, pairs = train(prepare(a.work, cache, [s for s in TRAIN if s not in a.without.split(',')]), a.out, cache)
+        styles = [s for s in TRAIN if s not in a.without.split(',')]
+        m, pairs = train(prepare(a.work, cache, styles), a.out, cache)
     pairs.manifest(Path(a.out)/'manifest.csv.gz' if a.smoke else a.manifest)
     log(f'{a.out}: done in {(time.time()-t0)/60:.1f} minutes')

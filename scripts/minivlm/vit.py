@@ -1,7 +1,13 @@
-"""Train `craft-mini-vit`, the second backbone: a small hybrid Vision Transformer that learns to see what `craft-mini` sees. nbs/90_minivlm.ipynb explains it.
+"""Train `craft-mini-vit`, the second backbone.
 
-    python scripts/minivlm/vit.py --work build/minivlm --out craft_nb/assets/craft-mini-vit   # half an hour on two cores, after `make model` has fetched
-    python scripts/minivlm/vit.py --smoke --out build/smoke-vit                               # seconds, drawn shapes, no downloads"""
+A small hybrid Vision Transformer learns to see what `craft-mini` sees. nbs/90_minivlm.ipynb explains it. Half an hour
+on two cores, after `make model` has fetched:
+
+    python scripts/minivlm/vit.py --work build/minivlm --out craft_nb/assets/craft-mini-vit
+
+Seconds, on drawn shapes, with no downloads:
+
+    python scripts/minivlm/vit.py --smoke --out build/smoke-vit"""
 import argparse, json, math, time
 from pathlib import Path
 import torch, torch.nn.functional as F
@@ -16,8 +22,13 @@ from train import Pairs, drawn, features, log, share, task_hashes, told
 VIT = dict(image_size=96, stages=5, width=192, layers=4, heads=3)
 
 def make_views(clip, vit, pairs, p, n, gen, bs=64):
-    "What the teacher `clip` makes of `n` random views, unit vectors (n, e), and what the frozen stem of `vit` makes of them, (n, C, h, w)"
-    px, size, T, S = vit.image_size[0], clip.visual.image_size[0], [], []
+    """What two towers make of `n` random views.
+
+    The teacher `clip`: unit vectors (n, e). The frozen stem of `vit`: maps (n, C, h, w)."""
+    px = vit.image_size[0]
+    size = clip.visual.image_size[0]
+    T = []
+    S = []
     idx = torch.multinomial(p, n, replacement=True, generator=gen)
     for i, j in enumerate(idx.split(bs)):
         x = augment(pairs.x[j], pairs.mono[j], gen)
@@ -28,30 +39,39 @@ def make_views(clip, vit, pairs, p, n, gen, bs=64):
 
 def judge(clip, vit, x, names, y, T):
     "Top-1 of the teacher and of `vit` on pictures it never learnt from, in percent, and their vectors' mean cosine"
-    a, b = image_features(clip, x, clip.visual.image_size[0]), F.normalize(features(vit, x, 64, vit.image_size[0]), dim=-1)
+    a = image_features(clip, x, clip.visual.image_size[0])
+    b = F.normalize(features(vit, x, 64, vit.image_size[0]), dim=-1)
     top = lambda z: round(100*((z@T.T).argmax(-1) == y).float().mean().item(), 1)
     return dict(teacher=top(a), vit=top(b), cosine=round(F.cosine_similarity(a, b).mean().item(), 3))
 
 def alike(z, t, words, tau=.05):
-    "How far the unit vectors `z` are from the teacher's `t` (B, e): 1 - cosine, and KL divergence of the choice among `words` (W, e)"
+    """How far the unit vectors `z` are from the teacher's `t` (B, e).
+
+    Returns 1 - cosine, and the KL divergence of the choice among `words` (W, e)."""
     choice = lambda v: (v@words.T/tau).log_softmax(-1)
-    return 1-(z*t).sum(-1).mean(), F.kl_div(choice(z), choice(t), log_target=True, reduction='batchmean')
+    far = 1-(z*t).sum(-1).mean()
+    kl = F.kl_div(choice(z), choice(t), log_target=True, reduction='batchmean')
+    return far, kl
 
 def distil(vit, T, S, words, report, steps=10**9, minutes=15, bs=256, lr=1e-3, seed=4):
     "Train all but the stem: the teacher's vectors `T`, and its choice among `words` (W, e), from the stem's maps `S`"
-    gen, t0 = torch.Generator().manual_seed(seed), time.time()
-    stem, vit.conv1[0] = vit.conv1[0], torch.nn.Identity()
+    gen = torch.Generator().manual_seed(seed)
+    t0 = time.time()
+    stem = vit.conv1[0]
+    vit.conv1[0] = torch.nn.Identity()
     vit.requires_grad_(True)
     some = [o for k, o in vit.named_parameters() if o.ndim > 1 and 'embedding' not in k]
     rest = [o for k, o in vit.named_parameters() if o.ndim < 2 or 'embedding' in k]
-    opt = torch.optim.AdamW([dict(params=some, weight_decay=.05), dict(params=rest, weight_decay=0)], lr=lr, betas=(.9, .98))
+    groups = [dict(params=some, weight_decay=.05), dict(params=rest, weight_decay=0)]
+    opt = torch.optim.AdamW(groups, lr=lr, betas=(.9, .98))
     for i in range(steps):
         f = max(i/steps, (time.time()-t0)/60/minutes)
         if f >= 1: break
         for g in opt.param_groups: g['lr'] = lr*min(1, (i+1)/100)*.5*(1+math.cos(math.pi*f))
         k = torch.randint(len(T), (bs,), generator=gen)
         with torch.autocast('cpu', torch.bfloat16): z = vit(S[k])
-        a, b = alike(F.normalize(z.float(), dim=-1), T[k].float(), words[torch.randint(len(words), (512,), generator=gen)])
+        few = words[torch.randint(len(words), (512,), generator=gen)]
+        a, b = alike(F.normalize(z.float(), dim=-1), T[k].float(), few)
         loss = 4*a+b
         opt.zero_grad()
         loss.backward()
@@ -66,22 +86,29 @@ def distil(vit, T, S, words, report, steps=10**9, minutes=15, bs=256, lr=1e-3, s
     return vit.eval().requires_grad_(False)
 
 def reproject(clip, vit, pairs, p, words, n=12000, steps=600, lr=1e-3, bs=512, seed=6):
-    "Fit the last matrix of `vit` to a teacher whose space has changed: least squares on `n` views, then `alike`; all before it stays"
-    gen, px, size = torch.Generator().manual_seed(seed), vit.image_size[0], clip.visual.image_size[0]
+    """Fit the last matrix of `vit` to a teacher whose space has changed.
+
+    Least squares on `n` views, then `alike`; all before the matrix stays as it is."""
+    gen = torch.Generator().manual_seed(seed)
+    px = vit.image_size[0]
+    size = clip.visual.image_size[0]
     vit.proj = None
-    T, S = [], []
+    T = []
+    S = []
     for j in torch.multinomial(p, n, replacement=True, generator=gen).split(64):
         x = augment(pairs.x[j], pairs.mono[j], gen)
         T.append(F.normalize(features(clip.visual, x, 64, size), dim=-1))
         S.append(features(vit, x, 64, px))
     T, S = torch.cat(T), torch.cat(S)
     log('views')
-    P = torch.nn.Parameter(torch.linalg.solve(S.T@S + 1e-3*len(S)*S.var()*torch.eye(S.shape[1]), S.T@T))
+    ridge = 1e-3*len(S)*S.var()*torch.eye(S.shape[1])
+    P = torch.nn.Parameter(torch.linalg.solve(S.T@S + ridge, S.T@T))
     opt = torch.optim.AdamW([P], lr=lr, weight_decay=0.)
     for i in range(steps):
         for g in opt.param_groups: g['lr'] = lr*.5*(1+math.cos(math.pi*i/steps))
         k = torch.randint(len(T), (bs,), generator=gen)
-        a, b = alike(F.normalize(S[k]@P, dim=-1), T[k], words[torch.randint(len(words), (512,), generator=gen)])
+        few = words[torch.randint(len(words), (512,), generator=gen)]
+        a, b = alike(F.normalize(S[k]@P, dim=-1), T[k], few)
         opt.zero_grad()
         (4*a+b).backward()
         opt.step()
@@ -93,7 +120,8 @@ def save(vit, out, results):
     from safetensors.torch import save_file
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.half().contiguous() for k, v in vit.state_dict().items() if not k.startswith('conv1.0.')}, out/'vision.safetensors')
+    own = {k: v.half().contiguous() for k, v in vit.state_dict().items() if not k.startswith('conv1.0.')}
+    save_file(own, out/'vision.safetensors')
     (out/'vision.safetensors').chmod(0o644)
     (out/'vision.json').write_text(json.dumps(VIT)+'\n')
     (out/'results.json').write_text(json.dumps(results, indent=1)+'\n')
@@ -104,16 +132,25 @@ def main(work, out, minutes, n, smoke, again):
     vit = with_vit(load_clip()[0], **VIT).visual
     cache = Path(work)/'cache'
     if smoke:
-        pairs, n, minutes = Pairs([drawn()], lambda s, k: ([k], k.split(), ['shape'])), 64, .1
-        p, x, names, y = torch.ones(len(pairs)), plain(pairs.x), pairs.words, torch.tensor([o[0] for o in pairs.own])
+        n = 64
+        minutes = .1
+        pairs = Pairs([drawn()], lambda s, k: ([k], k.split(), ['shape']))
+        p = torch.ones(len(pairs))
+        x = plain(pairs.x)
+        names = pairs.words
+        y = torch.tensor([o[0] for o in pairs.own])
     else:
         es = emojis(work)
-        pairs = Pairs(((s, *read(s, work, cache)) for s in TRAIN if s != 'streamline'), lambda s, k: captions(s, k, work), task_hashes(work, cache))
+        parts = ((s, *read(s, work, cache)) for s in TRAIN if s != 'streamline')
+        pairs = Pairs(parts, lambda s, k: captions(s, k, work), task_hashes(work, cache))
         p = torch.tensor([share(s, es.get(k)) for s, k, *_ in pairs.row])
         ks, x, *_ = read('streamline', work, cache)
         i = [j for j, k in enumerate(ks) if es[k]['group'] in GROUPS]
-        x, names, y = plain(torch.tensor(x[i])), [es[ks[j]]['name'] for j in i], torch.arange(len(i))
-    words, T = told(clip, pairs.words), text_features(clip, names)
+        x = plain(torch.tensor(x[i]))
+        names = [es[ks[j]]['name'] for j in i]
+        y = torch.arange(len(i))
+    words = told(clip, pairs.words)
+    T = text_features(clip, names)
     report = lambda: judge(clip, vit, x, names, y, T)
     if again:
         old = load_file(Path(out)/'vision.safetensors')
@@ -139,6 +176,7 @@ if __name__ == '__main__':
     a.add_argument('--minutes', type=float, default=15, help='of training, after the views are made')
     a.add_argument('--views', type=int, default=120000)
     a.add_argument('--smoke', action='store_true')
-    a.add_argument('--again', action='store_true', help='fit the last matrix alone, after `widen.py` changed the teacher\'s space')
+    a.add_argument('--again', action='store_true',
+                   help='fit the last matrix alone, after `widen.py` changed the teacher\'s space')
     a = a.parse_args()
     main(a.work, a.out, a.minutes, a.views, a.smoke, a.again)

@@ -1,10 +1,11 @@
-"""Widen the space in which `craft-mini`'s pictures and texts meet, so that what the image tower knows is not lost on the way there.
+"""Widen the space in which `craft-mini`'s pictures and texts meet.
 
     python scripts/minivlm/widen.py --work build/minivlm     # a quarter of an hour; then vit.py --again
 
-The head of 512 numbers drops a tenth of what a linear probe finds in the tower's 1,280 features. Here both towers stay as they are. The 512
-numbers of the old head get as many neighbours, principal components of the tower's features, and the texts' projection learns to speak of
-them; the old head learns on. nbs/90_minivlm.ipynb explains it."""
+What the image tower knows is not to be lost on the way there: the head of 512 numbers drops a tenth of what a linear
+probe finds in the tower's 1,280 features. Here both towers stay as they are. The 512 numbers of the old head get as
+many neighbours, principal components of the tower's features, and the texts' projection learns to speak of them; the
+old head learns on. nbs/90_minivlm.ipynb explains it."""
 import argparse, copy, math, random
 from pathlib import Path
 import torch, torch.nn.functional as F
@@ -14,10 +15,13 @@ from fetch import TRAIN
 from text import Tokens
 from train import log, mix, named, nce, prepare, pseudo, views
 
-E, H = CFG['embed_dim'], 2*CFG['embed_dim']     # numbers of the old embedding, and of the layer before it
+E = CFG['embed_dim']    # numbers of the old embedding
+H = 2*E                 # and of the layer before it
 
 def components(feats, n):
-    "Mean and the `n` strongest principal directions of features (N, d), weak ones made up for by the root of their spread: (d,), (n, d)"
+    """Mean (d,) and the `n` strongest principal directions (n, d) of features (N, d).
+
+    Weak directions are made up for by the root of their spread."""
     mu = feats.mean(0)
     _, S, W = torch.pca_lowrank(feats - mu, n, center=False, niter=4)
     spread = S/len(feats)**.5
@@ -25,21 +29,27 @@ def components(feats, n):
 
 @torch.no_grad()
 def grow(old, feats, wide, ratio):
-    "`old` with an embedding `wide` numbers longer: components of the image tower's features, `ratio` times as long as the old part; texts say nothing of them yet"
+    """`old` with an embedding that is `wide` numbers longer.
+
+    The new numbers are components of the image tower's features, `ratio` times as long as the old part; texts say
+    nothing of them yet."""
     new = build(cfg=CFG | dict(embed_dim=E + wide)).eval()
     shapes = {k: v.shape for k, v in new.state_dict().items()}
-    new.load_state_dict({k: v for k, v in old.state_dict().items() if v.shape == shapes[k]}, strict=False)
+    kept = {k: v for k, v in old.state_dict().items() if v.shape == shapes[k]}
+    new.load_state_dict(kept, strict=False)
     new.text_projection.zero_()
     new.text_projection[:, :E] = old.text_projection
 
     mu, W = components(feats, wide)
     W *= ratio*old.visual.head(feats).norm(dim=-1).mean()/((feats - mu)@W.T).norm(dim=-1).mean()
-    before, after = old.visual.head.mlp, new.visual.head.mlp
+    before = old.visual.head.mlp
+    after = new.visual.head.mlp
     for o in after.parameters(): o.zero_()
     after.fc1.weight[:H] = before.fc1.weight
     after.fc1.bias[:H] = before.fc1.bias
     after.fc2.weight[:E, :H] = before.fc2.weight
-    for rows, sign in ((slice(H, H + wide), 1), (slice(H + wide, H + 2*wide), -1)):      # GELU(x) - GELU(-x) = x
+    # GELU(x) - GELU(-x) = x
+    for rows, sign in ((slice(H, H + wide), 1), (slice(H + wide, H + 2*wide), -1)):
         after.fc1.weight[rows] = sign*W
         after.fc1.bias[rows] = -sign*(W@mu)
         after.fc2.weight[E:, rows] = sign*torch.eye(wide)
@@ -55,7 +65,8 @@ def keep_components(head):
 @torch.no_grad()
 def behind(m, words, bs=512):
     "What the text tower has at the end token of each of `words`, before the projection, (N, d)"
-    tk, out = Tokens(m.context_length), []
+    tk = Tokens(m.context_length)
+    out = []
     for i in range(0, len(words), bs):
         ids = tk([f'a photo of a {o}.' for o in words[i:i+bs]])
         x = m.token_embedding(ids) + m.positional_embedding[:ids.shape[1]]
@@ -64,9 +75,13 @@ def behind(m, words, bs=512):
     return torch.cat(out)
 
 def align(m, pairs, V, some, words, PR, steps=1500, bs=384, lr=3e-4, tau=.04, seed=11):
-    "Train the projection of the texts and the old head on frozen features `V` of the pictures `some`; `words`: (pairs' words, ImageNet's names), as `behind` has them"
-    rng, gen = random.Random(seed), torch.Generator().manual_seed(seed)
-    head, P = m.visual.head, m.text_projection
+    """Train the projection of the texts and the old head on frozen features `V` of the pictures `some`.
+
+    `words`: (pairs' words, ImageNet's names), as `behind` has them."""
+    rng = random.Random(seed)
+    gen = torch.Generator().manual_seed(seed)
+    head = m.visual.head
+    P = m.text_projection
     names = torch.tensor(sorted({o[0] for o in pairs.own}))
     opt = torch.optim.AdamW([P, *head.parameters()], lr=lr, weight_decay=0.)
     for i in range(steps):
@@ -85,10 +100,12 @@ def align(m, pairs, V, some, words, PR, steps=1500, bs=384, lr=3e-4, tau=.04, se
 
 def look(m, pairs, p, n):
     "Pictures drawn by their shares (n,), and the tower's features of two random views and a plain one, (3n, 1280)"
-    trunk, gen = m.visual.trunk.to(memory_format=torch.channels_last), torch.Generator().manual_seed(5)
+    trunk = m.visual.trunk.to(memory_format=torch.channels_last)
+    gen = torch.Generator().manual_seed(5)
     some = torch.multinomial(p, min(n, len(pairs)), generator=gen)
     px = m.visual.image_size[0]
-    return some, torch.cat([views(trunk, pairs, some, gen, plainly=o, size=px) for o in (False, False, True)]).half().float()
+    V = torch.cat([views(trunk, pairs, some, gen, plainly=o, size=px) for o in (False, False, True)])
+    return some, V.half().float()
 
 def widen(work, model, out, n, wide, ratio, steps, alpha):
     m = load(model)[0]
