@@ -50,3 +50,12 @@ def test_clean(path):
     assert not [t for t in text if machine.search(t)], 'an output names a path of the machine it ran on'
     assert not [t for o, t in zip(outs, text) if o.get('name') == 'stderr' and 'Warning' in t]
     assert not [o for o in outs if any('widget' in k for k in o.get('data', {}))], 'clear the widgets\' outputs'
+
+def test_workflow():
+    "The workflow runs targets that the Makefile has, on each Python that setup.py names"
+    text = (root/'.github/workflows/ci.yml').read_text(encoding='utf-8')
+    asked = set(re.findall(r'run: make ([\w-]+)', text))
+    targets = set(re.findall(r'^([\w-]+):', (root/'Makefile').read_text(encoding='utf-8'), re.M))
+    assert {'check', 'test', 'docs'} <= asked <= targets
+    versions = re.search(r"py_versions = '([^']+)'", (root/'setup.py').read_text(encoding='utf-8'))[1].split()
+    for listed in re.findall(r'python-version: \[([^]]+)\]', text): assert re.findall(r'[\d.]+', listed) == versions
