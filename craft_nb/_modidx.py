@@ -779,6 +779,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'craft_nb/rivals/adapters.py')},
             'craft_nb.rivals.ares': { 'craft_nb.rivals.ares.AReS': ('ares.html#ares', 'craft_nb/rivals/ares.py'),
                                       'craft_nb.rivals.ares.AReS.__init__': ('ares.html#ares.__init__', 'craft_nb/rivals/ares.py'),
+                                      'craft_nb.rivals.ares.AReS._backward': ('ares.html#ares._backward', 'craft_nb/rivals/ares.py'),
                                       'craft_nb.rivals.ares.AReS._logits': ('ares.html#ares._logits', 'craft_nb/rivals/ares.py'),
                                       'craft_nb.rivals.ares.AReS._outputs': ('ares.html#ares._outputs', 'craft_nb/rivals/ares.py'),
                                       'craft_nb.rivals.ares.AReS._remap': ('ares.html#ares._remap', 'craft_nb/rivals/ares.py'),

@@ -1,7 +1,7 @@
 """Choose σ(0), on which the paper is silent: one value for all tasks, from training pictures alone.
 
-Of four tasks' 16-shot training pictures (three draws that no reported run uses) 12 a class are learned from and 4 are
-held out; no test picture is opened. Writes nbs/results/sigma.json, which 12_craft shows."""
+Of four tasks' 16-shot training pictures (draws 0, 4 and 5; the tables of methods use 1 to 3) 12 a class are learned
+from and 4 are held out; no test picture is opened. Writes nbs/results/sigma.json, which 12_craft shows."""
 import json, time
 from pathlib import Path
 import torch

@@ -116,7 +116,7 @@ def test_set(base: CLIPBlackBox, # the model
     content = digest(pickle.dumps([task.classnames, pictures.sources]))
     key = id(base), keep, ending, content
     if key not in TEST_SETS:
-        if len(TEST_SETS) > 8: TEST_SETS.pop(next(iter(TEST_SETS)))
+        if len(TEST_SETS) >= 8: TEST_SETS.pop(next(iter(TEST_SETS)))
         box = base.with_classes(task.classnames, ending=ending)
         if keep: box = seeing(box)
         TEST_SETS[key] = box, box.upload(pictures)

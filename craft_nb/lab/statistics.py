@@ -261,9 +261,10 @@ def paired(lines: list, # result lines
 
 # %% ../../nbs/13_statistics.ipynb #13-061
 def p_text(p: float) -> str: # None: there was no test
-    "Return a p-value to three digits, or '< 0.001'; None stays None."
+    "Return a p-value to three digits (four where three would read 0.050), or '< 0.001'; None stays None."
     if p is None: return None
-    return '< 0.001' if p < .001 else f'{p:.3f}'
+    if p < .001: return '< 0.001'
+    return f'{p:.4f}' if f'{p:.3f}' == '0.050' else f'{p:.3f}'
 
 def points_text(test: dict # as `paired` returns it
                ) -> str:

@@ -132,6 +132,15 @@ class AReS(OneQuery):
         keep = max(3, int(self.keep*K))
         self.map_ = label_map(self._outputs(x), y, K, min(K, keep))
 
+    def _backward(self, x, y):
+        "Add a batch's gradient, a few pictures at a time: what the network keeps for it fills gigabytes"
+        total = 0.
+        for part, labels in zip(x.split(AT_ONCE), y.split(AT_ONCE)):
+            loss = F.cross_entropy(self._outputs(part) @ self.map_, labels, reduction='sum')/len(x)
+            loss.backward()
+            total += loss.item()
+        return total
+
     @torch.enable_grad()
     def _reprogram(self, x, y):
         "Learn the border; the map is made anew before each epoch, and once at the end"
@@ -141,15 +150,15 @@ class AReS(OneQuery):
         for _ in tqdm(range(self.epochs), 'AReS', disable=not self.progress):
             self._remap(x, y)
             for b in torch.randperm(len(x), generator=gen).split(self.batch_size):
-                Y = self._outputs(x[b]) @ self.map_
-                loss = F.cross_entropy(Y, y[b])
                 opt.zero_grad()
-                loss.backward()
+                loss = self._backward(x[b], y[b])
                 opt.step()
             slower.step()
-            self.history_.append(dict(queries=1, loss=loss.item()))
+            self.history_.append(dict(queries=1, loss=loss))
         self.border_.requires_grad_(False)
         self._remap(x, y)
 
     @torch.no_grad()
-    def _logits(self, pictures): return self._outputs(self._shrunk(pictures)) @ self.map_
+    def _logits(self, pictures):
+        few = [pictures[i:i+AT_ONCE] for i in range(0, len(pictures), AT_ONCE)]
+        return torch.cat([self._outputs(self._shrunk(part)) for part in few]) @ self.map_
