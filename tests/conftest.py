@@ -1,6 +1,10 @@
 "What the tests share: the project's root, and processes that cannot hang or outlive a test."
 import os, signal, subprocess, sys
 from pathlib import Path
+import pytest
+
+# tests run beside each other, and the threads of one would wait for those of the others
+os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 HANG = 1800  # seconds; it ends a test that hangs, and measures nothing: no test may fail because a machine is busy
 
@@ -40,8 +44,12 @@ def changed_notebooks():
 def pytest_addoption(parser):
     parser.addoption('--changed', action='store_true', help='of the notebooks, run those that git says were changed')
 
+ALONE = 'test_notebooks.py', 'test_exercises.py'  # each test of these is minutes of its own, and shares nothing
+
 def pytest_collection_modifyitems(config, items):
-    "With --changed: leave out the runs of notebooks that stand as in git"
+    "A file's tests go to one process, which makes their fixtures once. With --changed: leave out notebooks as in git"
+    for item in items:
+        if item.path.name not in ALONE: item.add_marker(pytest.mark.xdist_group(item.path.name))
     if not config.getoption('--changed'): return
     changed = changed_notebooks()
     def wanted(item): return item.path.name != 'test_notebooks.py' or item.callspec.params['path'] in changed

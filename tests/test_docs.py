@@ -6,7 +6,7 @@ from conftest import modules, notebooks, root, run
 @pytest.fixture(scope='module')
 def site(tmp_path_factory):
     tmp = tmp_path_factory.mktemp('site')
-    rc, out = run([sys.executable, 'scripts/docs.py', '--out', tmp/'site', '--work', tmp/'pages'], OMP_NUM_THREADS='1')
+    rc, out = run([sys.executable, 'scripts/docs.py', '--out', tmp/'site', '--work', tmp/'pages'])
     print(out)
     assert rc == 0 and ' 0 problems' in out, out
     return tmp/'site'
