@@ -46,10 +46,18 @@ def pytest_addoption(parser):
 
 ALONE = 'test_notebooks.py', 'test_exercises.py'  # each test of these is minutes of its own, and shares nothing
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    "Send a file's tests to one process, which makes their fixtures once; those of `ALONE` go wherever there is room"
+    from xdist.scheduler import LoadScopeScheduling
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.split('::')[0]
+            return nodeid if file.endswith(ALONE) else file
+    return ByFile(config, log)
+
 def pytest_collection_modifyitems(config, items):
-    "A file's tests go to one process, which makes their fixtures once. With --changed: leave out notebooks as in git"
-    for item in items:
-        if item.path.name not in ALONE: item.add_marker(pytest.mark.xdist_group(item.path.name))
+    "With --changed: leave out the runs of notebooks that stand as in git"
     if not config.getoption('--changed'): return
     changed = changed_notebooks()
     def wanted(item): return item.path.name != 'test_notebooks.py' or item.callspec.params['path'] in changed
