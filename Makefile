@@ -28,7 +28,7 @@ lint: $(VENV)/.dev  ## ruff's rules over modules, notebooks, tests and scripts
 
 test-browser: $(VENV)/.dev  ## the widgets in JupyterLab and headless Chromium (which must be installed: apt-get install chromium)
 	$(bin)/python -m pip install -q -e '.[browser]'
-	$(bin)/python -m pytest tests/browser -s $(PYTEST)
+	$(bin)/python -m pytest tests/browser -n0 -s $(PYTEST)
 
 docs: $(VENV)/.dev  ## the site -> _docs/index.html, every link in it checked; it opens from the folder, without a server
 	$(bin)/python scripts/docs.py

@@ -30,7 +30,7 @@ def killed_client(owner, path, key, budget, n, seed, folder):
 def bad_line(owner, path, key, budget, n, seed, folder):
     with Line(owner.url, seed) as line, RemoteBlackBox(line.url, key, NAMES, timeout=.3) as box:
         clf = fit(box, budget)
-        time.sleep(.7)    # what is late has arrived
+        line.settle()
         return clf, sum(f != 'pass' for f in line.seen)
 
 @call_parse

@@ -3,8 +3,8 @@ import os, signal, subprocess, sys
 from pathlib import Path
 import pytest
 
-# tests run beside each other, and the threads of one would wait for those of the others
-os.environ.setdefault('OMP_NUM_THREADS', '1')
+# one thread a process: tests run beside each other, and two processes round alike
+os.environ['OMP_NUM_THREADS'] = '1'
 
 HANG = 1800  # seconds; it ends a test that hangs, and measures nothing: no test may fail because a machine is busy
 
@@ -44,7 +44,7 @@ def changed_notebooks():
 def pytest_addoption(parser):
     parser.addoption('--changed', action='store_true', help='of the notebooks, run those that git says were changed')
 
-ALONE = 'test_notebooks.py', 'test_exercises.py'  # each test of these is minutes of its own, and shares nothing
+ALONE = 'test_notebooks.py', 'test_exercises.py'  # each test of these is a process of its own, and shares nothing
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
@@ -60,6 +60,7 @@ def pytest_collection_modifyitems(config, items):
     "With --changed: leave out the runs of notebooks that stand as in git"
     if not config.getoption('--changed'): return
     changed = changed_notebooks()
-    def wanted(item): return item.path.name != 'test_notebooks.py' or item.callspec.params['path'] in changed
-    config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
-    items[:] = [item for item in items if wanted(item)]
+    def is_other(item): return item.path.name == 'test_notebooks.py' and item.callspec.params['path'] not in changed
+    left_out = [item for item in items if is_other(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]

@@ -9,7 +9,6 @@ from craft_nb.data import fewshot
 
 def serve(pipe, classnames, budget):
     "The owner's side: answer messages until told to stop"
-    torch.set_num_threads(1)
     box = CLIPBlackBox('craft-mini', classnames, budget)
     while (msg := pipe.recv()) is not None:
         name, args, kw = msg
@@ -39,13 +38,6 @@ class ProcessBox(BlackBox):
 
 @pytest.fixture(scope='module')
 def task(): return fewshot('digits', 2, 1)
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n)
 
 def test_same_run(task):
     "Same prompt, refiner, history and count of queries on both sides of a process boundary"

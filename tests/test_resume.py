@@ -56,13 +56,9 @@ def fit(box, folder=None, **kw):
 
 @pytest.fixture(autouse=True)
 def plain(monkeypatch):
-    "One thread; the toy's pictures are tensors, and a view of them is a little noise"
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
+    "The toy's pictures are tensors, and a view of them is a little noise"
     def view(pictures, seed, px): return [p + .1*noise(seed) for p in pictures]
     monkeypatch.setattr('craft_nb.craft.augment', view)
-    yield
-    torch.set_num_threads(n)
 
 def bill(clf): return {k: getattr(clf.box.ledger, k) for k in COUNTS if k != 'seconds'}
 
@@ -345,7 +341,6 @@ class Slow(Toy):
 
 def go_on(folder, tries, start, told):
     "A process's life: a fit in each of some folders, and what became of it"
-    torch.set_num_threads(1)
     for i in range(tries):
         start.wait()
         try:

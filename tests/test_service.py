@@ -25,13 +25,6 @@ from craft_nb.service.policy import Policy, access_report, account_limits, chang
 from craft_nb.service.store import SCHEMA, Store
 from craft_nb.service.wire import MODEL_HEADER, model_id, pack_message
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n)
-
 @pytest.fixture(scope='module')
 def model(): return CLIPBlackBox('craft-mini', NAMES)
 
@@ -73,7 +66,6 @@ def question(prompts, images, names=NAMES):
 
 @pytest.fixture(scope='module')
 def local():
-    torch.set_num_threads(1)
     return {b: fit(CLIPBlackBox('craft-mini', NAMES), b) for b in (77, 330)}
 
 # --- other texts
