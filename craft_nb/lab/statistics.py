@@ -264,7 +264,8 @@ def p_text(p: float) -> str: # None: there was no test
     "Return a p-value to three digits (four where three would read 0.050), or '< 0.001'; None stays None."
     if p is None: return None
     if p < .001: return '< 0.001'
-    return f'{p:.4f}' if f'{p:.3f}' == '0.050' else f'{p:.3f}'
+    digits = 4 if round(p, 3) == .05 else 3
+    return f'{p:.{digits}f}'
 
 def points_text(test: dict # as `paired` returns it
                ) -> str:

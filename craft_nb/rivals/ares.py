@@ -121,16 +121,16 @@ class AReS(OneQuery):
         return torch.stack(small)
 
     def _outputs(self, x):
-        "Return the head's outputs for framed pictures"
-        parts = [self.model_(self.encoder_.net(self.border_(part))) for part in x.split(AT_ONCE)]
-        return torch.cat(parts)
+        "Return the head's outputs for a few pictures, framed"
+        return self.model_(self.encoder_.net(self.border_(x)))
 
     @torch.no_grad()
     def _remap(self, x, y):
         "Make the map of outputs to classes"
         K = len(self.classes_)
         keep = max(3, int(self.keep*K))
-        self.map_ = label_map(self._outputs(x), y, K, min(K, keep))
+        Z = torch.cat([self._outputs(part) for part in x.split(AT_ONCE)])
+        self.map_ = label_map(Z, y, K, min(K, keep))
 
     def _backward(self, x, y):
         "Add a batch's gradient, a few pictures at a time: what the network keeps for it fills gigabytes"
