@@ -86,8 +86,8 @@ def runnable(c): # a cell
     if c['cell_type'] != 'code' or re.search(r'^#\|\s*eval:\s*false', src, flags=re.M): return ''
     return src
 
-def prove(path): # a notebook with exercises
-    """Run a notebook up to its last exercise; before each, run the student's cells from there on.
+def prove(path): # a notebook
+    """Run a notebook from top to bottom; before each exercise, run the student's cells from there on.
 
     Yields the names of what is to be written, and the error that the cells end in."""
     from execnb.shell import CaptureShell
@@ -96,12 +96,19 @@ def prove(path): # a notebook with exercises
     todo = marked(nb)
     cells = [runnable(c) for c in nb['cells']]
     shell = CaptureShell(path)
-    for i, c in enumerate(cells[:max(todo) + 1]):
+    for i, c in enumerate(cells):
         if i in todo:
             upto = min((j for j in todo if j > i), default=len(cells))
             yield todo[i], fails(shell, [blank(c), *cells[i+1:upto]])
+        shell._cell_idx = i + 1 # for the traceback
         shell.run(c)
-        if shell.exc: raise shell.exc
+        if shell.exc: sys.exit(shell.prettytb(fname=path))
+
+def check(path): # a notebook
+    "Run a notebook and prove its exercises; exit with status 1 where it fails, or where an exercise does not"
+    held = [*prove(Path(path).resolve())]
+    for names, err in held: print(f'{", ".join(names)}: {err or "NOTHING FAILS"}')
+    sys.exit(not all(err for _, err in held))
 
 INTRO = ('Each notebook is the one of the course with some functions to be written by you. Run it from the top (in an '
          'environment with craft_nb and jupyterlab); the first cell that fails says what is missing. The whole '
@@ -109,13 +116,8 @@ INTRO = ('Each notebook is the one of the course with some functions to be writt
 
 @call_parse
 def main(out:str='exercises', # folder of the student's copy, made anew
-         check:str='',        # a notebook's path: prove instead that each of its exercises fails until it is written
         ):
-    "Make the student's copy of the course, or prove that its exercises are tested"
-    if check:
-        held = [*prove(Path(check).resolve())]
-        for names, err in held: print(f'{", ".join(names)}: {err or "NOTHING FAILS"}')
-        sys.exit(not all(err for _, err in held))
+    "Make the student's copy of the course"
     out = (root/out).resolve()
     rows = []
     shutil.rmtree(out, ignore_errors=True)

@@ -1,14 +1,13 @@
 "What the tests share: the project's root, and processes that cannot hang or outlive a test."
-import os, signal, subprocess, sys
+import multiprocessing, os, signal, subprocess, sys, tempfile
 from pathlib import Path
 import pytest
-
-# one thread a process: tests run beside each other, and two processes round alike
-os.environ['OMP_NUM_THREADS'] = '1'
 
 HANG = 1800  # seconds; it ends a test that hangs, and measures nothing: no test may fail because a machine is busy
 
 root = Path(__file__).resolve().parent.parent
+# of every process: one thread (tests run beside each other, and two processes round alike), and offline
+os.environ.update(OMP_NUM_THREADS='1', PYTHONPATH=str(root), HF_HUB_OFFLINE='1', PYTHONUTF8='1')
 notebooks = sorted([*root.glob('nbs/[!_.]*.ipynb'), *root.glob('nbs/solutions/[!_.]*.ipynb')])
 
 def module_name(path): return '.'.join(path.relative_to(root/'craft_nb').with_suffix('').parts)
@@ -18,8 +17,7 @@ def name(path): return path.relative_to(root/'nbs').with_suffix('').as_posix()
 
 def run(args, cwd=root, timeout=HANG, **env):
     "Run `args` in a process group of its own; return (exit status, output), or end the group after `timeout` seconds"
-    env = {**os.environ, 'PYTHONPATH': str(root), 'HF_HUB_OFFLINE': '1', 'PYTHONUTF8': '1', **env}
-    p = subprocess.Popen([str(a) for a in args], cwd=cwd, env=env, text=True, start_new_session=True,
+    p = subprocess.Popen([str(a) for a in args], cwd=cwd, env={**os.environ, **env}, text=True, start_new_session=True,
                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try: out, _ = p.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -30,6 +28,26 @@ def run(args, cwd=root, timeout=HANG, **env):
 def py(code, *args, **kw):
     "Run `code` with `args` in a fresh interpreter"
     return run([sys.executable, '-c', code, *args], **kw)
+
+# a server that holds the libraries of the notebooks (none of ours): its children start without five seconds of imports
+forks = multiprocessing.get_context('forkserver')
+forks.set_forkserver_preload(['execnb.shell', 'torch', 'timm', 'open_clip', 'matplotlib.pyplot', 'ipywidgets',
+                              'sklearn.linear_model', 'scipy.stats'])
+
+def _child(f, args, out):
+    os.setsid()
+    for fd in (1, 2): os.dup2(os.open(out, os.O_WRONLY | os.O_APPEND), fd)
+    f(*args)
+
+def in_fork(f, *args, timeout=HANG):
+    "Call `f`, a function of a test's module, in a process like `run`'s; return (exit status, output)"
+    with tempfile.NamedTemporaryFile('w+') as out:
+        p = forks.Process(target=_child, args=(f, args, out.name))
+        p.start()
+        p.join(timeout)
+        if p.exitcode is None: os.killpg(p.pid, signal.SIGKILL)
+        ended = '' if p.exitcode is not None else f'\nended after {timeout} s'
+        return p.exitcode, Path(out.name).read_text() + ended
 
 def changed_notebooks():
     "Notebooks that differ from the branch `main`, or from the last commit where there is no such branch"
@@ -44,7 +62,7 @@ def changed_notebooks():
 def pytest_addoption(parser):
     parser.addoption('--changed', action='store_true', help='of the notebooks, run those that git says were changed')
 
-ALONE = 'test_notebooks.py', 'test_exercises.py'  # each test of these is a process of its own, and shares nothing
+ALONE = 'test_notebooks.py',  # each test of these is a process of its own, and shares nothing
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
@@ -60,7 +78,9 @@ def pytest_collection_modifyitems(config, items):
     "With --changed: leave out the runs of notebooks that stand as in git"
     if not config.getoption('--changed'): return
     changed = changed_notebooks()
-    def is_other(item): return item.path.name == 'test_notebooks.py' and item.callspec.params['path'] not in changed
+    def is_other(item):
+        path = item.callspec.params.get('path') if hasattr(item, 'callspec') else None
+        return item.path.name == 'test_notebooks.py' and path is not None and path not in changed
     left_out = [item for item in items if is_other(item)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
