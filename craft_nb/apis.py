@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'missing_probability', 'missing_score', 'fill_missing', 'from_lists', 'from_table', 'as_table', 'sums_to_one',
-           'rounding', 'check_list', 'looks_like', 'may_be', 'check_kind', 'least_probability', 'to_logits',
-           'CallableBlackBox']
+           'rounding', 'check_list', 'looks_like', 'may_be', 'check_kind', 'least_probability', 'is_labels',
+           'to_logits', 'in_pieces', 'CallableBlackBox']
 
 # %% ../nbs/23_apis.ipynb #23-003
 import numpy as np, torch
@@ -167,13 +167,21 @@ def least_probability(p: Tensor # (N, M) probabilities
     if not len(positive): return .005
     return min(.005, positive.min().item()/2)
 
-def to_logits(scores,           # as for `as_table`
+def is_labels(scores # what a function answered
+             ) -> bool:
+    "Tell whether it is a text for each picture, and nothing more."
+    return isinstance(scores, (list, tuple)) and len(scores) > 0 and all(isinstance(s, str) for s in scores)
+
+def to_logits(scores,           # as for `as_table`, or N texts: the best of each picture
               n: int,           # pictures N
               texts: list,      # M texts
               kind: str=None,   # of `KINDS`; None: by looking
               floor: float=None # the least probability; None: `least_probability`
              ) -> tuple:        # (N, M) logits, kind
     "Return logits from what a function answered, and the kind that it was taken for."
+    if is_labels(scores):
+        scores = [{label: 1.} for label in scores]
+        kind = kind or 'probabilities'
     S = as_table(scores, n, texts)
     kind = kind or looks_like(S)
     check_kind(S, kind)
@@ -186,6 +194,19 @@ def to_logits(scores,           # as for `as_table`
     odds = p/(1 - p.clamp(max=1 - floor))
     return fill_missing(odds.log(), 'logits'), kind
 
+# %% ../nbs/23_apis.ipynb #23-039b
+def in_pieces(answer,     # m texts -> (N, m) logits, each row known up to one number
+              texts: list, # M of them, two or more
+              n: int       # texts a call, two or more
+             ) -> Tensor:  # (N, M) logits, less those of the first text
+    "Ask a few texts at a time, the first of all in every call."
+    anchor, *others = texts
+    pieces = []
+    for i in range(0, len(others), n - 1):
+        Y = answer([anchor, *others[i:i+n-1]])
+        pieces.append(Y - Y[:, :1])
+    return torch.cat([pieces[0][:, :1], *(Y[:, 1:] for Y in pieces)], 1)
+
 # %% ../nbs/23_apis.ipynb #23-041
 class CallableBlackBox(TextBlackBox):
     "Put any function (texts, pictures) -> scores behind the interface of a box."
@@ -194,9 +215,12 @@ class CallableBlackBox(TextBlackBox):
                  classnames: list,  # K class names
                  budget: int=None,  # queries allowed in all; None: no cap
                  kind: str=None,    # of the scores, one of `KINDS`; None: as the first answer looks
-                 floor: float=None  # least probability; None: as `least_probability` finds it
+                 floor: float=None,    # least probability; None: as `least_probability` finds it
+                 max_texts: int=None   # most texts of a call; None: any number
                 ):
         super().__init__(classnames, budget)
+        if max_texts is not None and max_texts < 2:
+            raise ValueError(f'max_texts={max_texts}: expected 2 or more, for a text is compared with others')
         K = max(2, len(self.classnames))
         if floor is not None and not 0 < floor < 1/K:
             raise ValueError(f'floor={floor}: expected a probability above 0 and below 1/K')
@@ -205,17 +229,27 @@ class CallableBlackBox(TextBlackBox):
         if kind not in (None, *KINDS):
             raise ValueError(f'kind={kind!r}: expected one of {", ".join(KINDS)}, or None')
         self.fn = fn
-        self.kind = kind
+        self._kind = dict(kind=kind)   # one for all boxes that `with_texts` makes of this one
         self.floor = floor
+        self.max_texts = max_texts
         name = getattr(fn, '__qualname__', type(fn).__name__)
         self.spec = dict(callable=name)
+
+    @property
+    def kind(self) -> str: # one of `KINDS`, or None
+        "Return the kind of the scores, once it was said or seen."
+        return self._kind['kind']
 
     def settle_kind(self, kind: str): # of the scores that a classifier was fitted on
         "Take the scores for this kind; raise ValueError if they were taken for another."
         if self.kind not in (None, kind):
             said = f'the box takes scores for {self.kind}'
             raise ValueError(f'{said}, the classifier was fitted on {kind}')
-        self.kind = kind
+        self._kind['kind'] = kind
+
+    def _calls(self, texts): # that these texts take
+        if self.max_texts is None or len(texts) <= self.max_texts: return 1
+        return -(-(len(texts) - 1)//(self.max_texts - 1))
 
     def _encode(self, pictures):
         opened = [open_picture(p) for p in as_pictures(pictures)]
@@ -224,9 +258,15 @@ class CallableBlackBox(TextBlackBox):
     def _sent(self, texts, kept):
         zero = np.uint8(0)           # stands for a byte of a picture
         pixels = [np.broadcast_to(zero, (p.height, p.width, 3)) for p in kept]
-        return [*TextBlackBox._sent(self, texts, kept), *pixels]
+        return [*TextBlackBox._sent(self, texts, kept), *pixels*self._calls(texts)]
+
+    def _answer(self, texts, kept): # to one call
+        scores = self.fn(list(texts), list(kept))
+        Y, self._kind['kind'] = to_logits(scores, len(kept), texts, self.kind, self.floor)
+        return Y
 
     def _scores(self, texts, kept):
-        scores = self.fn(list(texts), list(kept))
-        Y, self.kind = to_logits(scores, len(kept), texts, self.kind, self.floor)
-        return Y
+        calls = self._calls(texts)
+        self.ledger.calls += calls - 1         # a query was entered as one
+        if calls == 1: return self._answer(texts, kept)
+        return in_pieces(lambda piece: self._answer(piece, kept), texts, self.max_texts)

@@ -146,6 +146,12 @@ class BlackBox:
         "Score P prompt candidates on N uploaded pictures: P queries."
         return torch.cat(list(self.query_chunks(prompts, images)))
 
+    def score(self, init: str,       # what stands before each class name, as 'a photo of a'
+              images: ImageSet       # a handle from `upload`
+             ) -> Tensor:            # (N, K) logits
+        "Score the class names behind a text: one query, which boxes without soft prompts answer too."
+        return self.query(self.embed(init)[None], images)[0]
+
     def left(self) -> float: # infinite without a cap
         "Return the queries that this box still allows."
         return self.ledger.left

@@ -136,13 +136,18 @@ class BoxClassifier(ClassifierMixin, BaseEstimator):
     temperature_ = 1.      # probabilities are the softmax of logits over this
     fitted_by = 'prompt_'  # the attribute that a fit sets
 
+    def count(self, pictures # N pictures, or an `ImageSet` of them
+             ) -> int:
+        "Count the pictures."
+        return len(pictures)
+
     def check_labels(self, pictures, # N pictures, or an `ImageSet` of them
                      labels,         # (N,) class indices 0 to K-1
                      each: int=0     # pictures that every class must have
                     ) -> Tensor:     # (N,) class indices
         "Return the labels as a tensor, and set `classes_`; raise ValueError for labels that do not fit."
         names = self.box.classnames
-        y = as_labels(labels, len(pictures), len(names))
+        y = as_labels(labels, self.count(pictures), len(names))
         self.classes_ = np.arange(len(names))
         few = (y.bincount(minlength=len(names)) < each).nonzero()
         if len(few):
@@ -182,7 +187,7 @@ class BoxClassifier(ClassifierMixin, BaseEstimator):
               labels          # (N,) class indices
              ) -> float:      # 0 to 1
         "Return the accuracy; one query."
-        y = as_labels(labels, len(pictures), len(self.box.classnames)).numpy()
+        y = as_labels(labels, self.count(pictures), len(self.box.classnames)).numpy()
         return float((self.predict(pictures) == y).mean())
 
     def attach(self, box: BlackBox # with the class names and the model that it was fitted on
@@ -212,7 +217,7 @@ def describe_classifier(clf # fitted, or not
     settings = clf.get_params(deep=False)
     box = settings.pop('box')
     return dict(version=__version__, settings=settings, classnames=list(box.classnames), box=box.spec,
-                fingerprint=box.fingerprint())
+                fingerprint=box.fingerprint(), kind=getattr(box, 'kind', None))     # of scores (`23_apis`)
 
 def write_classifier(folder,        # made if missing
                      tensors: dict, # by name
@@ -239,4 +244,5 @@ def read_classifier(folder,        # as `write_classifier` wrote it
     except SafetensorError as e:
         raise ValueError(f'{folder}/classifier.safetensors is damaged ({e}): fit again') from None
     check_box(box, info['classnames'], info['fingerprint'])
+    if info.get('kind'): box.settle_kind(info['kind'])
     return info, tensors

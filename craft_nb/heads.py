@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['PENALTIES', 'ONE_SHOT', 'MIXTURES', 'centred_rows', 'row_spread', 'Axes', 'ridge', 'logistic', 'WideRefiner', 'mix',
-           'check_head', 'centred', 'ProbeHead', 'set_linear_', 'new_head', 'wide_loss', 'train_mlp', 'train_head',
-           'held_out_logits', 'evaluate', 'cross_validate', 'fit_head']
+           'check_head', 'centred', 'ProbeHead', 'set_linear_', 'new_head', 'wide_loss', 'train_mlp', 'train_',
+           'train_head', 'held_out_logits', 'evaluate', 'share_wrong', 'cross_validate', 'check_two_classes',
+           'fit_head']
 
 # %% ../nbs/19_heads.ipynb #19-003
 import numpy as np, torch
+from copy import deepcopy
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -131,10 +133,9 @@ def mix(Y: Tensor, # (N, K) zero-shot logits
     return (1 - s)*Y + s*H
 
 # %% ../nbs/19_heads.ipynb #19-045
-PENALTIES = dict(logistic=(.03, .1, .3, 1.), ridge=(1e-4, 1e-3, .003, .01, .03), mlp=(200, 50))
+PENALTIES = dict(logistic=(.01, .03, .1, .3, 1.), ridge=(1e-4, 1e-3, .003, .01, .03), mlp=(200, 50))
 
-# penalty and s where nothing can be held out
-ONE_SHOT = dict(logistic=(.1, .5), ridge=(.03, .5), mlp=(50, .5))
+ONE_SHOT = dict(logistic=.1, ridge=.03, mlp=50)           # where nothing can be held out
 
 def check_head(kind): # of a head
     "Raise ValueError unless it is in `PENALTIES`."
@@ -172,22 +173,22 @@ class ProbeHead(nn.Module):
 
     def inputs(self,
                Y: Tensor,    # (N, K) logits of the classes
-               X: Tensor     # (N, M) of the other texts
+               X: Tensor     # (N, M) of the other texts, or (N, V, M/V) in V blocks
               ) -> Tensor:   # (N, r), of the MLP (N, K+r)
         "Return what H reads."
-        rows = torch.cat([centred(Y), centred(X)], 1)
+        rows = torch.cat([centred(Y), centred(X).flatten(1)], 1)
         Z = self.axes(rows)
         if self.kind != 'mlp': return Z
         return torch.cat([Y, self.gain*Z], 1)
 
     def forward(self,
                 Y: Tensor,   # (N, K) logits of the classes
-                X: Tensor    # (N, M) of the other texts
+                X: Tensor    # (N, M) of the other texts, or (N, V, M/V) in V blocks
                ) -> Tensor:  # (N, K) Y_O
         "Return the mixture of zero-shot and head."
-        if X.shape != (len(Y), self.M):
+        if len(X) != len(Y) or X[0].numel() != self.M:
             shape = tuple(X.shape)
-            raise ValueError(f'probes of shape {shape}: expected ({len(Y)}, {self.M})')
+            raise ValueError(f'probes of shape {shape}: expected {self.M} numbers for each of {len(Y)} pictures')
         H = self.out(self.inputs(Y, X))
         return mix(Y, H, self.s)
 
@@ -201,13 +202,14 @@ def set_linear_(layer: nn.Linear, # of i inputs and o outputs
     layer.bias.copy_(torch.tensor(b))
 
 def new_head(Y: Tensor,      # (N, K) logits of the classes
-             X: Tensor,      # (N, M) of the other texts
+             X: Tensor,      # (N, M) of the other texts, or (N, V, M/V) in V blocks
              kind: str,      # of `PENALTIES`
              seed: int=0     # of the MLP
             ) -> ProbeHead:  # s = 1
     "Make an untrained head with its axes in place; an MLP's inputs are as long as the logits."
-    axes = Axes(Y, X)
-    K, M = Y.shape[1], X.shape[1]
+    blocks = [X] if X.ndim == 2 else X.unbind(1)
+    axes = Axes(Y, *blocks)
+    K, M = Y.shape[1], X[0].numel()
     r = axes.W.shape[1]
     head = ProbeHead(K, M, r, kind, seed)
     set_linear_(head.axes, axes.W, -axes.mean @ axes.W)
@@ -242,6 +244,22 @@ def train_mlp(head: ProbeHead, # of kind 'mlp', which is changed
     head.requires_grad_(False)
 
 # %% ../nbs/19_heads.ipynb #19-050
+def train_(head: ProbeHead, # which is changed: its axes are in place
+           Y: Tensor,       # (N, K) logits of the classes, on the CPU
+           X: Tensor,       # (N, M) of the other texts, on the CPU
+           y: Tensor,       # (N,) classes, on the CPU
+           penalty: float,  # of the MLP: epochs
+           seed: int=0      # of the MLP
+          ):
+    "Train the head H alone on these pictures."
+    if head.kind == 'mlp':
+        train_mlp(head, Y, X, y, penalty, seed)
+        return
+    solve = ridge if head.kind == 'ridge' else logistic
+    Z = head.inputs(Y, X).double()
+    W, b = solve(Z.numpy(), y.numpy(), Y.double().numpy(), penalty)
+    set_linear_(head.out, W, b)
+
 def train_head(Y: Tensor,      # (N, K) logits of the classes
                X: Tensor,      # (N, M) of the other texts
                y: Tensor,      # (N,) classes
@@ -249,18 +267,11 @@ def train_head(Y: Tensor,      # (N, K) logits of the classes
                penalty: float, # of the MLP: epochs
                seed: int=0     # of the MLP
               ) -> ProbeHead:  # s = 1
-    "Train the head H alone on these pictures."
+    "Make a head and train it on these pictures."
     Y = Y.cpu().float()
     X = X.cpu().float()
-    y = y.cpu()
     head = new_head(Y, X, kind, seed)
-    if kind == 'mlp':
-        train_mlp(head, Y, X, y, penalty, seed)
-        return head
-    solve = ridge if kind == 'ridge' else logistic
-    Z = head.inputs(Y, X).double()
-    W, b = solve(Z.numpy(), y.numpy(), Y.double().numpy(), penalty)
-    set_linear_(head.out, W, b)
+    train_(head, Y, X, y.cpu(), penalty, seed)
     return head
 
 # %% ../nbs/19_heads.ipynb #19-055
@@ -270,21 +281,24 @@ def held_out_logits(Y: Tensor,      # (N, K) logits of the classes
                     X: Tensor,      # (N, M) of the other texts
                     y: Tensor,      # (N,) classes
                     kind: str,      # of `PENALTIES`
-                    penalty: float, # of the MLP: epochs
                     n: int,         # folds
                     seed: int=0     # of the MLP
-                   ) -> Tensor:     # (N, K)
-    "Return the logits of each picture by a head that learned from the other folds."
-    numbers = folds(y.cpu().numpy(), n)
-    fold = torch.tensor(numbers)
-    H = torch.zeros_like(Y)
+                   ) -> dict:       # penalty -> (N, K), on the CPU
+    "Return the logits of each picture by heads that learned from the other folds, one for each penalty."
+    Y = Y.cpu().float()
+    X = X.cpu().float()
+    y = y.cpu()
+    fold = torch.tensor(folds(y.numpy(), n))
+    found = {penalty: torch.zeros_like(Y) for penalty in PENALTIES[kind]}
     for i in range(n):
         rest = fold != i
         held = fold == i
-        head = train_head(Y[rest], X[rest], y[rest], kind, penalty, seed)
-        head.to(Y.device)
-        H[held] = head(Y[held], X[held])
-    return H
+        made = new_head(Y[rest], X[rest], kind, seed)           # the axes do not depend on the penalty
+        for penalty, H in found.items():
+            head = deepcopy(made)
+            train_(head, Y[rest], X[rest], y[rest], penalty, seed)
+            H[held] = head(Y[held], X[held])
+    return found
 
 # %% ../nbs/19_heads.ipynb #19-056
 def evaluate(Y: Tensor,  # (N, K) logits
@@ -297,6 +311,13 @@ def evaluate(Y: Tensor,  # (N, K) logits
     return dict(accuracy=float(accuracy), loss=float(loss))
 
 # %% ../nbs/19_heads.ipynb #19-058
+def share_wrong(Y: Tensor,  # (N, K) zero-shot logits
+                y: Tensor   # (N,) classes
+               ) -> float:  # above 0, below 1
+    "Return the part of the pictures on which zero-shot is wrong, as if half a picture more were wrong, and half right."
+    wrong = int((Y.argmax(-1) != y).sum())
+    return (wrong + .5)/(len(y) + 1)
+
 def cross_validate(Y: Tensor,   # (N, K) logits of the classes
                    X: Tensor,   # (N, M) of the other texts
                    y: Tensor,   # (N,) classes
@@ -306,12 +327,11 @@ def cross_validate(Y: Tensor,   # (N, K) logits of the classes
     "Evaluate every penalty and every s on held-out shots."
     counts = y.unique(return_counts=True)[1]
     n = min(4, int(counts.min()))
-    if n < 2:
-        penalty, s = ONE_SHOT[kind]
-        return [dict(penalty=penalty, s=s, accuracy=None, loss=None)]
+    if n < 2: return [dict(penalty=ONE_SHOT[kind], s=share_wrong(Y, y), accuracy=None, loss=None)]
     rows = []
-    for penalty in PENALTIES[kind]:
-        H = held_out_logits(Y, X, y, kind, penalty, n, seed)
+    Y = Y.cpu().float()
+    y = y.cpu()
+    for penalty, H in held_out_logits(Y, X, y, kind, n, seed).items():
         for s in MIXTURES:
             found = evaluate(mix(Y, H, s), y)
             rows.append(dict(penalty=penalty, s=s) | found)
@@ -319,6 +339,11 @@ def cross_validate(Y: Tensor,   # (N, K) logits of the classes
     return sorted(rows, key=lambda r: (r['accuracy'] < zero_shot, r['loss']))
 
 # %% ../nbs/19_heads.ipynb #19-067
+def check_two_classes(y: Tensor): # (N,) classes
+    "Raise ValueError if all pictures are of one class."
+    if len(y.unique()) > 1: return
+    raise ValueError(f'all {len(y)} labels are {int(y[0])}: a head needs pictures of two classes or more')
+
 def fit_head(Y: Tensor,             # (N, K) logits of the classes
              X: Tensor,             # (N, M) of the other texts
              y: Tensor,             # (N,) classes
@@ -327,9 +352,7 @@ def fit_head(Y: Tensor,             # (N, K) logits of the classes
             ) -> tuple:             # `ProbeHead`, dict of penalty, s and held-out accuracy and loss
     "Choose penalty and s by cross-validation, then train on all pictures."
     check_head(kind)
-    if len(y.unique()) < 2:
-        all_of = f'all {len(y)} labels are {int(y[0])}'
-        raise ValueError(f'{all_of}: a head needs pictures of two classes or more')
+    check_two_classes(y)
     best = cross_validate(Y, X, y, kind, seed)[0]
     head = train_head(Y, X, y, kind, best['penalty'], seed)
     head.s.fill_(best['s'])

@@ -78,6 +78,12 @@ class TextBlackBox(BlackBox):
         "Score P templates on N uploaded pictures: P queries, and P times K texts."
         return torch.stack(list(self.ask_each(templates, images)))
 
+    def score(self, init: str,       # what stands before each class name, as 'a photo of a'
+              images: ImageSet       # a handle from `upload`
+             ) -> Tensor:            # (N, K) logits
+        "Score the class names behind a text and before a full stop: one query."
+        return self.ask(init + ' {}.', images)[0]
+
 # %% ../nbs/22_texts.ipynb #22-016
 class TextOnly(TextBlackBox, WrappedBox):
     "Use the texts of a CLIP box alone, with its ledger and image sets."
@@ -93,7 +99,6 @@ class TextOnly(TextBlackBox, WrappedBox):
     def _scores(self, texts, kept):
         nothing = self.box._embed('')[None]
         return self.box.with_texts(texts, ending='')._logits(nothing, kept)[0]
-
 
 # %% ../nbs/22_texts.ipynb #22-030
 POOL = tuple(asset_text('prompt_pool.txt').splitlines())
@@ -270,8 +275,7 @@ class FittedMixture(BoxClassifier):
         tensors = dict(weights=self.weights_)
         if self.refiner_:
             for k, v in self.refiner_.state_dict().items(): tensors[f'refiner.{k}'] = v
-        kind = getattr(self.box, 'kind', None)
-        info = dict(texts=self.templates_, ridge=self.ridge_, kind=kind, history=self.history_)
+        info = dict(texts=self.templates_, ridge=self.ridge_, history=self.history_)
         write_classifier(folder, tensors, describe_classifier(self) | info)
 
     @classmethod
@@ -280,7 +284,6 @@ class FittedMixture(BoxClassifier):
             ) -> 'HardPrompts': # fitted
         "Read a fitted classifier back."
         info, tensors = read_classifier(folder, box, ('settings', 'texts', 'ridge'), 'HardPrompts')
-        if info['kind']: box.settle_kind(info['kind'])
         self = cls(box, **info['settings'])
         self.templates = tuple(self.templates)     # JSON has lists only
         self.words = tuple(self.words)

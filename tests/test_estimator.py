@@ -11,7 +11,6 @@ from craft_nb.checkpoint import Checkpoint
 from craft_nb.craft import CraFT
 from craft_nb.data import fewshot
 from craft_nb.lab.experiments import CLASSES
-from craft_nb.hybrids import CraFTJoint, CraFTProbes
 from craft_nb.probes import Probes
 
 SMALL = dict(popsize=10, dim=16, hidden=16)
@@ -67,8 +66,7 @@ METHODS = {
     'prompt alone': (CraFT, SMALL | dict(learn_refiner=False)),
     'guarded': (CraFT, SMALL | dict(fallback=True)),
     'Probes': (Probes, dict(M=20)),
-    'CraFT + probes': (CraFTProbes, SMALL | dict(M=20, candidates=2)),
-    'joint': (CraFTJoint, SMALL | dict(M=20)),
+    'in pieces': (Probes, dict(M=20, pieces='seven')),
     'BBT': (CLASSES['BBT'], SMALL),
     'zero-shot': (CLASSES['ZeroShot'], {}),
     'linear probe': (CLASSES['LinearProbe'], {}),
@@ -112,9 +110,7 @@ def test_load_on_another_model(task, model, tmp_path):
 
 def test_unknown_parameters(model):
     with pytest.raises(ValueError, match="no parameter 'sigmaa'.*sigma"): CraFT(model).set_params(sigmaa=2)
-    with pytest.raises(ValueError, match="no parameter 'Mm'"): CraFTProbes(model).set_params(Mm=2)
     assert CraFT(model).set_params(sigma=2, seed=3).get_params()['sigma'] == 2
-    assert CraFTProbes(model).set_params(M=5, sigma=2).M == 5
 
 # --- the release
 

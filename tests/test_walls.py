@@ -71,7 +71,7 @@ for room in sys.argv[1:]:
     rc, out = py(code, *rooms)
     assert rc == 0 and not out, out
 
-@pytest.mark.parametrize('room', ['service.client', 'craft', 'heads', 'probes', 'hybrids', 'texts', 'apis'])
+@pytest.mark.parametrize('room', ['service.client', 'craft', 'heads', 'probes', 'texts', 'apis'])
 def test_light_imports(room):
     "The method and the client pull in no model and no server"
     heavy = 'torchvision', 'open_clip', 'timm', 'fastapi'

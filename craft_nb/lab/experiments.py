@@ -30,7 +30,7 @@ from ..craft import CraFT
 
 # %% ../../nbs/41_experiments.ipynb #41-004
 from ..rivals.prompts import TwoStage
-from ..rivals.features import LFA
+from ..rivals.features import GDA, LFA
 from ..rivals.prompts import BBT, CoOp, TEMPLATES, ZeroShot
 from ..rivals.adapters import CLIPAdapter, TipAdapter
 from ..rivals.features import LinearProbe
@@ -40,8 +40,7 @@ from ..rivals.adapters import CBBT
 from ..rivals.zeroth import SharpZO, ZIP
 from ..rivals.blackvip import BlackVIP
 from ..rivals.visual import CraFTvp, TextVisual, seeing
-from ..hybrids import CraFTJoint, CraFTProbes
-from ..probes import Probes
+from ..probes import PIECES, Pieces, Probes
 from ..texts import HardPrompts
 from .statistics import append_line, measures, read_lines
 from .grids import lines_of
@@ -50,14 +49,10 @@ from .grids import lines_of
 CLASSES = dict(ZeroShot=ZeroShot, BBT=BBT, CraFT=CraFT, Apart=TwoStage, CoOp=CoOp,
                Pixels=Pixels, LocalProbe=LocalProbe, Regression=Regression, AReS=AReS,
                ZIP=ZIP, SharpZO=SharpZO, CBBT=CBBT, BlackVIP=BlackVIP,
-               LFA=LFA, LinearProbe=LinearProbe, CLIPAdapter=CLIPAdapter, TipAdapter=TipAdapter,
-               TextVisual=TextVisual, CraFTvp=CraFTvp, HardPrompts=HardPrompts,
-               Probes=Probes, CraFTProbes=CraFTProbes, CraFTJoint=CraFTJoint)
-CLASSES |= {'craft_nb.probes.Probes': Probes,
-            'craft_nb.probes.CraFTProbes': CraFTProbes,
-            'craft_nb.probes.CraFTJoint': CraFTJoint,
-            'craft_nb.texts.HardPrompts': HardPrompts}
-OWN_SENTENCE = [ZeroShot, LFA, CLIPAdapter, TipAdapter, BlackVIP, AReS, Regression]
+               LFA=LFA, GDA=GDA, LinearProbe=LinearProbe, CLIPAdapter=CLIPAdapter, TipAdapter=TipAdapter,
+               TextVisual=TextVisual, CraFTvp=CraFTvp, HardPrompts=HardPrompts, Probes=Probes)
+CLASSES |= {'craft_nb.probes.Probes': Probes, 'craft_nb.texts.HardPrompts': HardPrompts}
+OWN_SENTENCE = [ZeroShot, LFA, GDA, CLIPAdapter, TipAdapter, BlackVIP, AReS, Regression]
 
 # %% ../../nbs/41_experiments.ipynb #41-014
 def method_class(name: str # in `CLASSES`
@@ -109,16 +104,18 @@ TEST_SETS = {}                           # key -> (box, `ImageSet`), the last fe
 def test_set(base: CLIPBlackBox, # the model
              task,               # a `FewShotTask`
              ending: str='.',    # of the prompts
-             keep: bool=False    # the pictures too
+             keep: bool=False,   # the pictures too
+             pieces: str='whole' # what is cut of each, as in `PIECES`
             ) -> tuple:          # (box, `ImageSet`) of the test pictures
     "Return a box of its own for the test pictures; encode them once a worker."
     pictures = task.test[0]
     content = digest(pickle.dumps([task.classnames, pictures.sources]))
-    key = id(base), keep, ending, content
+    key = id(base), keep, pieces, ending, content
     if key not in TEST_SETS:
         if len(TEST_SETS) >= 8: TEST_SETS.pop(next(iter(TEST_SETS)))
         box = base.with_classes(task.classnames, ending=ending)
         if keep: box = seeing(box)
+        if pieces != 'whole': pictures = Pieces(pictures, PIECES[pieces])
         TEST_SETS[key] = box, box.upload(pictures)
     return TEST_SETS[key]
 
@@ -144,7 +141,7 @@ def test_logits(clf: BoxClassifier,  # a fitted method
                          f'was not trained for: it knows {known}')
     asked = type(task)(task.name, names, task.train, task.test, task.shots, task.seed)
     keep = getattr(clf, 'visual_', None) is not None
-    box, images = test_set(base, asked, clf.box._ending, keep)
+    box, images = test_set(base, asked, clf.box._ending, keep, getattr(clf, 'pieces', 'whole'))
     if getattr(clf, 'needs_pictures', False): images = task.test[0]
     Y = with_box(clf, box).decision_function(images)
     columns = [names.index(c) for c in task.classnames]
