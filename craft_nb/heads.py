@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['PENALTIES', 'ONE_SHOT', 'MIXTURES', 'centred_rows', 'row_spread', 'Axes', 'ridge', 'logistic', 'WideRefiner', 'mix',
-           'check_head', 'centred', 'ProbeHead', 'set_linear_', 'new_head', 'wide_loss', 'train_mlp', 'train_',
-           'train_head', 'held_out_logits', 'evaluate', 'share_wrong', 'cross_validate', 'check_two_classes',
-           'fit_head']
+           'check_head', 'centred', 'ProbeHead', 'set_linear_', 'new_head', 'train_mlp', 'train_', 'train_head',
+           'held_out_logits', 'evaluate', 'share_wrong', 'cross_validate', 'check_two_classes', 'fit_head']
 
 # %% ../nbs/19_heads.ipynb #19-003
 import numpy as np, torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import skip_init
 from .refiner import Refiner, linear
-from .losses import refiner_loss
+from .losses import cross_entropy
 from .classifier import folds
 
 # %% ../nbs/19_heads.ipynb #19-021
@@ -218,16 +217,6 @@ def new_head(Y: Tensor,      # (N, K) logits of the classes
     return head
 
 # %% ../nbs/19_heads.ipynb #19-049
-def wide_loss(Y_O: Tensor,        # (B, K) refined logits
-              inputs: Tensor,     # (B, K+r), the box's logits first
-              y: Tensor,          # (B,) classes
-              lam: float=0.,      # weight of the consistency term
-              kl: str='reverse'   # as for `refiner_loss`
-             ) -> Tensor:         # scalar
-    "Return Eq. 6 for a refiner that reads further numbers behind the logits."
-    K = Y_O.shape[1]
-    return refiner_loss(Y_O, inputs[:, :K], y, lam, kl)
-
 def train_mlp(head: ProbeHead, # of kind 'mlp', which is changed
               Y: Tensor,       # (N, K) logits of the classes
               X: Tensor,       # (N, M) of the other texts
@@ -240,7 +229,8 @@ def train_mlp(head: ProbeHead, # of kind 'mlp', which is changed
     inputs = head.inputs(Y, X)
     head.out.requires_grad_()
     opt = head.out.optimizer()
-    for _ in range(epochs): head.out.epoch(opt, inputs, y, wide_loss, gen=gen)
+    def loss(Y_O, inputs, y): return cross_entropy(Y_O, y)
+    for _ in range(epochs): head.out.epoch(opt, inputs, y, loss, gen=gen)
     head.requires_grad_(False)
 
 # %% ../nbs/19_heads.ipynb #19-050

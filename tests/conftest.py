@@ -45,9 +45,12 @@ def in_fork(f, *args, timeout=HANG):
         p = forks.Process(target=_child, args=(f, args, out.name))
         p.start()
         p.join(timeout)
-        if p.exitcode is None: os.killpg(p.pid, signal.SIGKILL)
-        ended = '' if p.exitcode is not None else f'\nended after {timeout} s'
-        return p.exitcode, Path(out.name).read_text() + ended
+        rc, ended = p.exitcode, ''
+        if rc is None:
+            os.killpg(p.pid, signal.SIGKILL)
+            p.join()
+            ended = f'\nended after {timeout} s'
+        return rc, Path(out.name).read_text() + ended
 
 def changed_notebooks():
     "Notebooks that differ from the branch `main`, or from the last commit where there is no such branch"

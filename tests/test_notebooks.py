@@ -13,6 +13,7 @@ def test_runs(path):
     rc, out = in_fork(check, path)
     print(f'{name(path)}: {time.time() - start:.1f} s\n{out}')
     assert rc == 0, out
+    if '#| exercise' in path.read_text(encoding='utf-8'): assert 'exercise' in out, out   # it is what fails
 
 def test_nbdev_test():
     "What CI asks elsewhere: nbdev's own runner, from a checkout, on one notebook"
