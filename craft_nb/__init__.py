@@ -8,11 +8,12 @@ if TYPE_CHECKING: # for editors; at run time a name is looked up when it is firs
     from craft_nb.clip import CLIPBlackBox
     from craft_nb.craft import CraFT
     from craft_nb.data import fewshot, tasks
+    from craft_nb.local import FusedProbes, LocalProbe
     from craft_nb.probes import Probes
     from craft_nb.service.client import RemoteBlackBox
 
 _home = dict(Checkpoint='checkpoint', CLIPBlackBox='clip', CraFT='craft', fewshot='data', tasks='data',
-             Probes='probes', RemoteBlackBox='service.client')
+             Probes='probes', FusedProbes='local', LocalProbe='local', RemoteBlackBox='service.client')
 __all__ = [*_home]
 
 def __getattr__(name):

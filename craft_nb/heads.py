@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['PENALTIES', 'ONE_SHOT', 'MIXTURES', 'centred_rows', 'row_spread', 'Axes', 'ridge', 'logistic', 'WideRefiner', 'mix',
            'check_head', 'centred', 'ProbeHead', 'set_linear_', 'new_head', 'train_mlp', 'train_', 'train_head',
-           'held_out_logits', 'evaluate', 'share_wrong', 'cross_validate', 'check_two_classes', 'fit_head']
+           'held_out_logits', 'evaluate', 'share_wrong', 'fold_count', 'mixtures', 'best_first', 'cross_validate',
+           'check_two_classes', 'fit_head']
 
 # %% ../nbs/19_heads.ipynb #19-003
 import numpy as np, torch
@@ -170,6 +171,11 @@ class ProbeHead(nn.Module):
         self.gain = nn.Parameter(one.clone())
         self.requires_grad_(False)
 
+    @property
+    def shape(self) -> list: # K, M, r
+        "Return the sizes of which such a head is made."
+        return [self.K, self.M, self.r]
+
     def inputs(self,
                Y: Tensor,    # (N, K) logits of the classes
                X: Tensor     # (N, M) of the other texts, or (N, V, M/V) in V blocks
@@ -308,6 +314,25 @@ def share_wrong(Y: Tensor,  # (N, K) zero-shot logits
     wrong = int((Y.argmax(-1) != y).sum())
     return (wrong + .5)/(len(y) + 1)
 
+def fold_count(y: Tensor) -> int: # (N,) classes
+    "Return how many folds the rarest class allows, four at most; with one nothing can be held out."
+    counts = y.unique(return_counts=True)[1]
+    return min(4, int(counts.min()))
+
+def mixtures(Y: Tensor, # (N, K) zero-shot logits
+             H: Tensor, # (N, K) held-out logits
+             y: Tensor, # (N,) classes
+             **about    # H, for each row
+            ) -> list:  # dicts: what it is about, s, accuracy, loss; s = 0 first
+    "Evaluate zero-shot mixed with a head, at every s."
+    return [about | dict(s=s) | evaluate(mix(Y, H, s), y) for s in MIXTURES]
+
+def best_first(rows: list # of `mixtures`
+              ) -> list:  # the same
+    "Sort by log loss; what is less often right than zero-shot comes last."
+    zero_shot = next(r['accuracy'] for r in rows if r['s'] == 0)
+    return sorted(rows, key=lambda r: (r['accuracy'] < zero_shot, r['loss']))
+
 def cross_validate(Y: Tensor,   # (N, K) logits of the classes
                    X: Tensor,   # (N, M) of the other texts
                    y: Tensor,   # (N,) classes
@@ -315,18 +340,14 @@ def cross_validate(Y: Tensor,   # (N, K) logits of the classes
                    seed: int=0  # of the MLP
                   ) -> list:    # dicts: penalty, s, accuracy, loss; the chosen one first
     "Evaluate every penalty and every s on held-out shots."
-    counts = y.unique(return_counts=True)[1]
-    n = min(4, int(counts.min()))
+    n = fold_count(y)
     if n < 2: return [dict(penalty=ONE_SHOT[kind], s=share_wrong(Y, y), accuracy=None, loss=None)]
     rows = []
     Y = Y.cpu().float()
     y = y.cpu()
     for penalty, H in held_out_logits(Y, X, y, kind, n, seed).items():
-        for s in MIXTURES:
-            found = evaluate(mix(Y, H, s), y)
-            rows.append(dict(penalty=penalty, s=s) | found)
-    zero_shot = rows[0]['accuracy']                               # the first row has s = 0
-    return sorted(rows, key=lambda r: (r['accuracy'] < zero_shot, r['loss']))
+        rows += mixtures(Y, H, y, penalty=penalty)
+    return best_first(rows)
 
 # %% ../nbs/19_heads.ipynb #19-067
 def check_two_classes(y: Tensor): # (N,) classes

@@ -1,6 +1,6 @@
 """What `craft-nb fit --advise` says of the eleven tasks: one query on the training pictures of each draw, by shots.
 
-`32_local` holds what it says against the finished runs of 1 to 16 shots."""
+`32_baselines` holds what it says against the finished runs of 1 to 16 shots."""
 import json
 from dataclasses import asdict
 from itertools import product
@@ -8,7 +8,7 @@ from pathlib import Path
 from fastcore.script import call_parse
 from craft_nb.clip import CLIPBlackBox
 from craft_nb.data import ELEVEN, fewshot
-from craft_nb.rivals.local import advise
+from craft_nb.rivals.baselines import advise
 
 @call_parse
 def main(tasks: str=','.join(ELEVEN), # names with commas between

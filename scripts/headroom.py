@@ -15,7 +15,8 @@ from fastcore.script import call_parse
 from craft_nb.clip import CLIPBlackBox
 from craft_nb.craft import CraFT
 from craft_nb.data import ELEVEN, fewshot
-from craft_nb.rivals.local import Pixels, load_encoder, regress
+from craft_nb.local import load_encoder
+from craft_nb.rivals.baselines import Pixels, regress
 
 def once(pictures, encode, known):
     "Features of pictures, each encoded when it first comes: the draws of a task share their test pictures"

@@ -11,6 +11,8 @@ from craft_nb.checkpoint import Checkpoint
 from craft_nb.craft import CraFT
 from craft_nb.data import fewshot
 from craft_nb.lab.experiments import CLASSES
+from craft_nb.local import FusedProbes
+from craft_nb.pictures import open_picture
 from craft_nb.probes import Probes
 
 SMALL = dict(popsize=10, dim=16, hidden=16)
@@ -54,6 +56,10 @@ def test_lam_o_of_a_resumed_run(task, model, tmp_path):
 
 # --- copies
 
+def grey(pictures): # (N, 64) features
+    small = [open_picture(p).convert('L').resize((8, 8)) for p in pictures]
+    return np.stack([np.asarray(p, float).ravel()/255 for p in small])
+
 def by_joblib(clf):
     f = io.BytesIO()
     joblib.dump(clf, f)
@@ -67,6 +73,7 @@ METHODS = {
     'guarded': (CraFT, SMALL | dict(fallback=True)),
     'Probes': (Probes, dict(M=20)),
     'in pieces': (Probes, dict(M=20, pieces='seven')),
+    'beside a network': (FusedProbes, dict(M=20, encoder=grey)),
     'BBT': (CLASSES['BBT'], SMALL),
     'zero-shot': (CLASSES['ZeroShot'], {}),
     'linear probe': (CLASSES['LinearProbe'], {}),

@@ -98,7 +98,7 @@ def test_files_of_probes(task, model, tmp_path):
     clf = Probes(model, M=3, probes=['red', 'round', 'tall']).fit(*task.train)
     clf.save(tmp_path)
     info = described(tmp_path)
-    assert {*info} == {'version', 'classnames', 'box', 'fingerprint', 'texts', 'edges', 'history', 'settings',
+    assert {*info} == {'version', 'method', 'classnames', 'box', 'fingerprint', 'texts', 'edges', 'history', 'settings',
                        'shape', 'kind'}
     assert info['texts'] == ['red', 'round', 'tall'] and info['settings']['M'] == 3 and 'box' not in info['settings']
 
@@ -107,7 +107,7 @@ def test_files_of_hard_prompts(task, model, tmp_path):
     clf.save(tmp_path)
     info = described(tmp_path)
     assert {*info} == {
-        'version', 'classnames', 'box', 'fingerprint', 'texts', 'history', 'settings', 'ridge', 'kind'}
+        'version', 'method', 'classnames', 'box', 'fingerprint', 'texts', 'history', 'settings', 'ridge', 'kind'}
     assert info['kind'] is None
     again = HardPrompts.load(tmp_path, model)
     pictures = task.test[0][:5]

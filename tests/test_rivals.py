@@ -15,7 +15,8 @@ from craft_nb.data import fewshot
 from craft_nb.lab.experiments import OWN_SENTENCE, Trace, make_method
 from craft_nb.rivals.adapters import TipAdapter, tip_logits
 from craft_nb.rivals.ares import AReS, label_map
-from craft_nb.rivals.local import LocalProbe, Pixels, Regression, advise, load_encoder, pick_method
+from craft_nb.local import LocalProbe, load_encoder
+from craft_nb.rivals.baselines import Pixels, Regression, advise, pick_method
 from craft_nb.refiner import Refiner
 from craft_nb.rivals.blackvip import BlackVIP, SPSAOptimizer
 from craft_nb.rivals.visual import CraFTvp, seeing

@@ -97,6 +97,8 @@ def test_editors_find_members():
         CraFT='fit predict predict_proba score save load zero_shot set_params',
         CLIPBlackBox='upload query query_chunks embed with_texts with_classes fingerprint forget left',
         Probes='fit predict price save load',
+        FusedProbes='fit predict price save load asks',
+        LocalProbe='fit predict save load',
         RemoteBlackBox='close account upload query')
     for name, members in wanted.items():
         code = f'from craft_nb import {name}\n{name}.'

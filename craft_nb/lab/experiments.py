@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CLASSES', 'OWN_SENTENCE', 'TEST_SETS', 'ENGINES', 'LOGS', 'method_class', 'register', 'make_method', 'base_box',
-           'test_set', 'with_box', 'test_logits', 'test_measures', 'Trace', 'bytes_of', 'user_bytes', 'versions',
-           'thin', 'run_cell', 'attempt', 'one_thread', 'in_processes', 'run_local', 'start_ray', 'run_on_ray',
-           'run_name', 'to_tensorboard', 'to_wandb', 'write_lines', 'run_grid']
+           'base_encoder', 'test_set', 'with_box', 'test_logits', 'test_measures', 'Trace', 'bytes_of', 'user_bytes',
+           'versions', 'thin', 'run_cell', 'attempt', 'one_thread', 'in_processes', 'run_local', 'start_ray',
+           'run_on_ray', 'run_name', 'to_tensorboard', 'to_wandb', 'write_lines', 'run_grid']
 
 # %% ../../nbs/41_experiments.ipynb #41-003
 import os, pickle, platform, time, traceback
@@ -29,25 +29,23 @@ from ..classifier import BoxClassifier
 from ..craft import CraFT
 
 # %% ../../nbs/41_experiments.ipynb #41-004
-from ..rivals.prompts import TwoStage
-from ..rivals.features import GDA, LFA
-from ..rivals.prompts import BBT, CoOp, TEMPLATES, ZeroShot
-from ..rivals.adapters import CLIPAdapter, TipAdapter
-from ..rivals.features import LinearProbe
+from ..probes import PIECES, Pieces, Probes
+from ..local import ENCODER, FusedProbes, KeptFeatures, LocalProbe, load_encoder
+from ..texts import HardPrompts
+from ..rivals.prompts import BBT, CoOp, TEMPLATES, TwoStage, ZeroShot
+from ..rivals.baselines import Pixels, Regression
 from ..rivals.ares import AReS
-from ..rivals.local import LocalProbe, Pixels, Regression
-from ..rivals.adapters import CBBT
 from ..rivals.zeroth import SharpZO, ZIP
 from ..rivals.blackvip import BlackVIP
+from ..rivals.features import GDA, LFA, LinearProbe
+from ..rivals.adapters import CBBT, CLIPAdapter, TipAdapter
 from ..rivals.visual import CraFTvp, TextVisual, seeing
-from ..probes import PIECES, Pieces, Probes
-from ..texts import HardPrompts
 from .statistics import append_line, measures, read_lines
 from .grids import lines_of
 
 # %% ../../nbs/41_experiments.ipynb #41-013
 CLASSES = dict(ZeroShot=ZeroShot, BBT=BBT, CraFT=CraFT, Apart=TwoStage, CoOp=CoOp,
-               Pixels=Pixels, LocalProbe=LocalProbe, Regression=Regression, AReS=AReS,
+               Pixels=Pixels, LocalProbe=LocalProbe, FusedProbes=FusedProbes, Regression=Regression, AReS=AReS,
                ZIP=ZIP, SharpZO=SharpZO, CBBT=CBBT, BlackVIP=BlackVIP,
                LFA=LFA, GDA=GDA, LinearProbe=LinearProbe, CLIPAdapter=CLIPAdapter, TipAdapter=TipAdapter,
                TextVisual=TextVisual, CraFTvp=CraFTvp, HardPrompts=HardPrompts, Probes=Probes)
@@ -86,6 +84,7 @@ def make_method(cell: dict,         # from `cells`
         head, ending = task.template.split('{}')
         head = head.strip()
         settings |= dict(templates=(head,)) if cls is ZeroShot else dict(init=head)
+    if cls in (LocalProbe, FusedProbes): settings['encoder'] = base_encoder(settings.get('encoder', ENCODER))
     box = base.with_classes(task.classnames, ending=ending)
     return cls(box, seed=cell['seed'], **settings)
 
@@ -97,6 +96,13 @@ def base_box(model,          # as `CLIPBlackBox` takes it
             ) -> CLIPBlackBox:
     "Load a worker's model at its first run."
     return CLIPBlackBox(model, ['one', 'two'], device=device, precision=precision)
+
+# %% ../../nbs/41_experiments.ipynb #41-020a
+@lru_cache(2)
+def base_encoder(name: str # as `load_encoder` takes it
+                ) -> KeptFeatures:
+    "Load a worker's encoder at its first run."
+    return KeptFeatures(load_encoder(name))
 
 # %% ../../nbs/41_experiments.ipynb #41-023
 TEST_SETS = {}                           # key -> (box, `ImageSet`), the last few
@@ -140,11 +146,13 @@ def test_logits(clf: BoxClassifier,  # a fitted method
         raise ValueError(f'{task.name} has the class {unknown[0]!r}, which the classifier '
                          f'was not trained for: it knows {known}')
     asked = type(task)(task.name, names, task.train, task.test, task.shots, task.seed)
+    columns = [names.index(c) for c in task.classnames]
+    if getattr(clf, 'needs_pictures', False): return clf.decision_function(task.test[0])[:, columns]
     keep = getattr(clf, 'visual_', None) is not None
     box, images = test_set(base, asked, clf.box._ending, keep, getattr(clf, 'pieces', 'whole'))
-    if getattr(clf, 'needs_pictures', False): images = task.test[0]
-    Y = with_box(clf, box).decision_function(images)
-    columns = [names.index(c) for c in task.classnames]
+    asking = with_box(clf, box)
+    if isinstance(clf, FusedProbes): Y = asking.decision_function(task.test[0], images)
+    else: Y = asking.decision_function(images)
     return Y[:, columns]
 
 def test_measures(clf: BoxClassifier,  # a fitted method

