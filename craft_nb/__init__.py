@@ -11,9 +11,11 @@ if TYPE_CHECKING: # for editors; at run time a name is looked up when it is firs
     from craft_nb.local import FusedProbes, LocalProbe
     from craft_nb.probes import Probes
     from craft_nb.service.client import RemoteBlackBox
+    from craft_nb.tuning import tune
 
 _home = dict(Checkpoint='checkpoint', CLIPBlackBox='clip', CraFT='craft', fewshot='data', tasks='data',
-             Probes='probes', FusedProbes='local', LocalProbe='local', RemoteBlackBox='service.client')
+             Probes='probes', FusedProbes='local', LocalProbe='local', RemoteBlackBox='service.client',
+             tune='tuning')
 __all__ = [*_home]
 
 def __getattr__(name):

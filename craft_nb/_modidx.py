@@ -1471,8 +1471,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'craft_nb.tuning.Tuning.table': ('tuning.html#tuning.table', 'craft_nb/tuning.py'),
                                  'craft_nb.tuning.affordable': ('tuning.html#affordable', 'craft_nb/tuning.py'),
                                  'craft_nb.tuning.choose_candidate': ('tuning.html#choose_candidate', 'craft_nb/tuning.py'),
-                                 'craft_nb.tuning.cost_of': ('tuning.html#cost_of', 'craft_nb/tuning.py'),
                                  'craft_nb.tuning.fit_candidates': ('tuning.html#fit_candidates', 'craft_nb/tuning.py'),
                                  'craft_nb.tuning.found_encoder': ('tuning.html#found_encoder', 'craft_nb/tuning.py'),
+                                 'craft_nb.tuning.judge': ('tuning.html#judge', 'craft_nb/tuning.py'),
                                  'craft_nb.tuning.load_classifier': ('tuning.html#load_classifier', 'craft_nb/tuning.py'),
                                  'craft_nb.tuning.tune': ('tuning.html#tune', 'craft_nb/tuning.py')}}}

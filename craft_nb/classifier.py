@@ -216,7 +216,8 @@ def describe_classifier(clf # fitted, or not
     "Return what tells how a classifier was made: version, settings, its box."
     settings = clf.get_params(deep=False)
     box = settings.pop('box')
-    return dict(version=__version__, method=type(clf).__name__, settings=settings, classnames=list(box.classnames), box=box.spec,
+    return dict(version=__version__, method=type(clf).__name__, settings=settings,
+                classnames=list(box.classnames), box=box.spec,
                 fingerprint=box.fingerprint(), kind=getattr(box, 'kind', None))     # of scores (`23_apis`)
 
 def write_classifier(folder,        # made if missing
