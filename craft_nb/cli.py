@@ -141,7 +141,10 @@ def run_fit(c: dict,      # arguments of `fit`
         settings['budget'] = budget
     out, first = c['out'], c['seed']
     draws = list(range(first, first + seeds))
-    report = compare(task_names(c['task']), out, c['shots'], draws, pick_methods(c['methods']),
+    methods = pick_methods(c['methods'])
+    if c['switches'] and not {*methods} & {'prompt_only', 'refiner_only', 'craft'}:
+        raise ValueError('--switches are settings of CraFT: add craft to --methods')
+    report = compare(task_names(c['task']), out, c['shots'], draws, methods,
                      (c['model'], c['pretrained']), c['device'], c['precision'], not quiet,
                      command=c, insecure=insecure, resumed=resumed, **settings)
     if seeds > 1: print_spread(report.runs)

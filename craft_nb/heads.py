@@ -322,15 +322,16 @@ def fold_count(y: Tensor) -> int: # (N,) classes
 def mixtures(Y: Tensor, # (N, K) zero-shot logits
              H: Tensor, # (N, K) held-out logits
              y: Tensor, # (N,) classes
-             **about    # H, for each row
-            ) -> list:  # dicts: what it is about, s, accuracy, loss; s = 0 first
+             **about    # what to write into each row, as penalty=.1
+            ) -> list:  # dicts: `about`, s, accuracy, loss; s = 0 first
     "Evaluate zero-shot mixed with a head, at every s."
-    return [about | dict(s=s) | evaluate(mix(Y, H, s), y) for s in MIXTURES]
+    shares = MIXTURES if Y.any() else MIXTURES[1:]           # without zero-shot, s = 0 would always say class 0
+    return [about | dict(s=s) | evaluate(mix(Y, H, s), y) for s in shares]
 
 def best_first(rows: list # of `mixtures`
               ) -> list:  # the same
     "Sort by log loss; what is less often right than zero-shot comes last."
-    zero_shot = next(r['accuracy'] for r in rows if r['s'] == 0)
+    zero_shot = next((r['accuracy'] for r in rows if r['s'] == 0), 0)
     return sorted(rows, key=lambda r: (r['accuracy'] < zero_shot, r['loss']))
 
 def cross_validate(Y: Tensor,   # (N, K) logits of the classes

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['Row', 'LITTER', 'SPLITS', 'eight_bits', 'unit_to_bytes', 'to_rgb', 'colours_last', 'as_bytes', 'open_picture',
-           'Pictures', 'DatasetPictures', 'is_labelled', 'as_pictures', 'as_labels', 'augment', 'is_litter',
-           'files_below', 'visible', 'subfolders', 'class_rows', 'split_of', 'settle_splits', 'listed', 'split_folders',
-           'check_class_folders', 'check_parts', 'folder_rows', 'csv_lines', 'csv_rows', 'fault', 'verify', 'own_rows']
+           'to_square', 'Pictures', 'DatasetPictures', 'is_labelled', 'as_pictures', 'as_labels', 'augment',
+           'is_litter', 'files_below', 'visible', 'subfolders', 'class_rows', 'split_of', 'settle_splits', 'listed',
+           'split_folders', 'check_class_folders', 'check_parts', 'folder_rows', 'csv_lines', 'csv_rows', 'fault',
+           'verify', 'own_rows']
 
 # %% ../nbs/02_pictures.ipynb #02-003
 import csv, io, os, re, warnings
@@ -84,6 +85,16 @@ def open_picture(
         path, member = source
         source = io.BytesIO(_zip(path, os.getpid()).read(member))
     with Image.open(source) as im: return to_rgb(im)
+
+# %% ../nbs/02_pictures.ipynb #02-022b
+def to_square(
+    picture, # What `open_picture` reads
+    px:int,  # Side
+)->torch.Tensor: # (3, px, px), 0 to 1
+    "Fit a picture into a square, with white around it"
+    square = ImageOps.pad(open_picture(picture), (px, px), Image.Resampling.BICUBIC, 'white')
+    square = torch.from_numpy(np.array(square)).permute(2, 0, 1)
+    return square.contiguous().float().mul_(1/255)
 
 # %% ../nbs/02_pictures.ipynb #02-026
 class Pictures(Sequence):

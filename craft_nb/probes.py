@@ -89,6 +89,7 @@ class Pieces(Sequence):
 class Probes(BoxClassifier):
     "Ask class names and further texts once, of pictures or of pieces of them, and fit a head on the answers."
     fitted_by = 'head_'
+    each = 0                  # pictures that every class must have
 
     def __init__(self,
                  box: BlackBox,            # where the query goes: any box that scores texts
@@ -124,11 +125,16 @@ class Probes(BoxClassifier):
         if isinstance(pictures, ImageSet) or len(self.edges()) == 1: return pictures
         return Pieces(as_pictures(pictures), self.edges())
 
+    def only_names(self) -> bool:
+        "Return whether the shots chose zero-shot: then class names of whole pictures are asked, and nothing else."
+        self.check_fitted()
+        return float(self.head_.s) == 0
+
     def price(self) -> dict: # of a prediction
         "Return what a prediction costs: queries and texts for a whole set, and uploads for each picture."
-        self.check_fitted()
-        texts = len(self.box.classnames) + len(self.texts_)
-        return dict(queries=1, texts=texts, pictures=len(self.edges()))
+        K = len(self.box.classnames)
+        if self.only_names(): return dict(queries=1, texts=K, pictures=1)
+        return dict(queries=1, texts=K + len(self.texts_), pictures=len(self.edges()))
 
     def ask(self,
             images: ImageSet, # V pieces of N pictures
@@ -138,11 +144,13 @@ class Probes(BoxClassifier):
         box = self.box.with_texts([*self.box.classnames, *texts])
         return box.score(self.init, images).unflatten(0, (-1, len(self.edges())))
 
+    def look(self, pictures): # N
+        "Return what a subclass sees in the pictures itself, before the box is asked; here nothing."
+
     def learn(self,
               A: Tensor,     # (N, V, K + M) answers
               y: Tensor,     # (N,) class indices
-              pictures,      # the N pictures, which a subclass may look at
-              X: Tensor=None # what it saw in them, if it is there
+              X: Tensor=None # as `look` returns it
              ) -> dict:      # what was chosen
         "Fit the head."
         K = len(self.box.classnames)
@@ -152,17 +160,16 @@ class Probes(BoxClassifier):
     def fit_answers(self,
                     A: Tensor,     # (N, V, K + M) answers
                     texts: list,   # M, beside the class names
-                    pictures,      # the N pictures
                     labels,        # (N,) class indices 0 to K-1
                     spent: dict,   # what the answers cost: queries, texts
-                    X: Tensor=None # as for `learn`
+                    X: Tensor=None # as `look` returns it
                    ) -> 'Probes':  # itself
-        "Fit the head on answers that are there."
-        y = self.check_labels(pictures, labels)
+        "Fit the head on answers that were asked before."
+        y = self.check_labels(A, labels, self.each)
         check_two_classes(y)
         self.edges_ = piece_edges(self.pieces)
         self.texts_ = texts
-        self.history_ = [spent | self.learn(A, y.to(A.device), pictures, X)]
+        self.history_ = [spent | self.learn(A, y.to(A.device), X)]
         return self
 
     def fit(self,
@@ -175,11 +182,13 @@ class Probes(BoxClassifier):
         self.edges_ = piece_edges(self.pieces)
         box = self.box
         texts = vocabulary(self.probes, self.M, box.classnames)
-        check_two_classes(self.check_labels(pictures, labels))
+        check_two_classes(self.check_labels(pictures, labels, self.each))
         before = box.ledger.texts
-        with box.ledger.limit(self.budget), uploaded(box, self.to_upload(pictures)) as images:
-            A = self.ask(images, texts)
-        self.fit_answers(A, texts, pictures, labels, dict(queries=1, texts=box.ledger.texts - before))
+        with box.ledger.limit(self.budget):
+            box.ledger.check(1)
+            X = self.look(pictures)
+            with uploaded(box, self.to_upload(pictures)) as images: A = self.ask(images, texts)
+        self.fit_answers(A, texts, labels, dict(queries=1, texts=box.ledger.texts - before), X)
         if callback: callback(self)
         return self
 
@@ -188,7 +197,8 @@ class Probes(BoxClassifier):
                           pictures    # N pictures, or an `ImageSet` of their pieces
                          ) -> Tensor: # (N, K) logits Y_O
         "Return the logits of pictures; one query."
-        self.check_fitted()
+        if self.only_names() and not isinstance(pictures, ImageSet):
+            with uploaded(self.box, pictures) as images: return self.box.score(self.init, images)
         with uploaded(self.box, self.to_upload(pictures)) as images:
             A = self.ask(images, self.texts_)
         return self.head_.to(A.device)(A[:, 0, :self.head_.K], A)

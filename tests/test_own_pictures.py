@@ -15,7 +15,7 @@ from craft_nb.losses import cross_entropy
 from craft_nb.pictures import open_picture
 from craft_nb.apis import CallableBlackBox
 
-SMALL = '--shots 2 --budget 82 --quiet'
+SMALL = '--shots 2 --methods zero_shot,craft --budget 82 --quiet'
 
 def save(task, folder, names, n=8, start=0):
     "Pictures of a built-in task as a user would have them: a folder a class"
@@ -94,7 +94,7 @@ def test_option_left_out(here, emoji, said):
     save(emoji, 'pets', ['bird', 'fruit'])
     said(f'fit pets --out q {SMALL} --switches sigma=0.5')
     assert 'other settings (sigma)' in said(f'fit pets --out q {SMALL}')
-    assert 'other settings (budget, sigma)' in said('fit pets --out q --shots 2 --quiet')
+    assert 'other settings (budget, sigma)' in said('fit pets --out q --shots 2 --methods craft --quiet')
     said(f'fit pets --out r {SMALL}')
     assert 'The report' in said(f'fit pets --out r {SMALL} --switches sigma=0.1')
 
@@ -296,11 +296,13 @@ def test_last_task_is_checked_first(here, emoji, said):
     save(emoji, 'long', ['bird', 'fruit'])
     Path('long/bird').rename('long/' + 'very '*45 + 'long')
     for words in (
-        'fit pets,long --budget 82',
-        'fit pets --budget 82 --switches lr=abc',
-        'fit pets --budget 82 --switches sigma=-1',
-        'fit pets --budget 82 --switches popsize=1',
-        'fit pets --budget 82 --switches seed=3',
+        'fit pets,long',                                              # by `tune`
+        'fit pets --switches sigma=1',
+        'fit pets,long --budget 82 --methods craft',
+        'fit pets --budget 82 --methods craft --switches lr=abc',
+        'fit pets --budget 82 --methods craft --switches sigma=-1',
+        'fit pets --budget 82 --methods craft --switches popsize=1',
+        'fit pets --budget 82 --methods craft --switches seed=3',
         'fit pets --budget 82 --seeds 0',
         'fit pets --budget 0'):
         says = said(f'{words} --out q --shots 2 --quiet')
@@ -326,7 +328,7 @@ def test_where_predictions_go(here, emoji, said):
 def test_settings_of_a_failed_start(here, emoji, said):
     "A first command that never ran binds nobody to its settings"
     save(emoji, 'pets', ['bird', 'fruit'])
-    assert 'a generation costs 41 queries' in said('fit pets --out q --shots 2 --budget 5 --quiet')
+    assert 'a generation costs 41 queries' in said('fit pets --out q --shots 2 --methods craft --budget 5 --quiet')
     assert 'The report' in said(f'fit pets --out q {SMALL}')
 
 # --- how sure
@@ -494,7 +496,7 @@ def test_nothing_to_learn_from(digits, emoji, here, said):
     task, box, *_ = digits
     save(emoji, 'pets', ['bird', 'fruit'])
     with pytest.raises(ValueError, match='no pictures to learn from'): CraFT(box).fit([], [])
-    assert 'shots=0 leaves craft nothing to learn from' in said('fit pets --shots 0 --out q')
+    assert 'shots=0 leaves tune nothing to learn from' in said('fit pets --shots 0 --out q')
     assert 'zero_shot' in said('fit pets --shots 0 --methods zero_shot --out q --quiet')
 
 @pytest.mark.parametrize('one', [

@@ -97,7 +97,8 @@ def test_load(kind, kw, task, model, tmp_path):
 def test_load_of_another_class(task, model, tmp_path):
     class Mine(Probes): "A class that we do not know"
     Mine(model, M=10).fit(*task.train).save(tmp_path)
-    with pytest.raises(ValueError, match='holds a Mine: expected one of CraFT, Probes'): load_classifier(tmp_path, model)
+    with pytest.raises(ValueError, match='holds a Mine: expected one of CraFT, Probes'):
+        load_classifier(tmp_path, model)
 
 def test_command(task, tmp_path, monkeypatch, capsys):
     "A folder of pictures: `fit` tunes, says what it chose, keeps it; `predict` labels with it; again, nothing is asked"

@@ -147,13 +147,13 @@ def test_logits(clf: BoxClassifier,  # a fitted method
                          f'was not trained for: it knows {known}')
     asked = type(task)(task.name, names, task.train, task.test, task.shots, task.seed)
     columns = [names.index(c) for c in task.classnames]
-    if getattr(clf, 'needs_pictures', False): return clf.decision_function(task.test[0])[:, columns]
+    if getattr(clf, 'needs_pictures', False):
+        apart = with_box(clf, base.with_classes(names, ending=clf.box._ending))
+        return apart.decision_function(task.test[0])[:, columns]
     keep = getattr(clf, 'visual_', None) is not None
     box, images = test_set(base, asked, clf.box._ending, keep, getattr(clf, 'pieces', 'whole'))
-    asking = with_box(clf, box)
-    if isinstance(clf, FusedProbes): Y = asking.decision_function(task.test[0], images)
-    else: Y = asking.decision_function(images)
-    return Y[:, columns]
+    seen = (task.test[0], images) if isinstance(clf, FusedProbes) else (images,)
+    return with_box(clf, box).decision_function(*seen)[:, columns]
 
 def test_measures(clf: BoxClassifier,  # a fitted method
                   base: CLIPBlackBox,  # as for `test_logits`

@@ -12,7 +12,8 @@ from fastcore.basics import store_attr
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from ..blackbox import BlackBox
-from ..local import AT_ONCE, load_encoder, to_square
+from ..pictures import to_square
+from ..local import AT_ONCE, load_encoder
 from .baselines import OneQuery, ask_once
 
 # %% ../../nbs/33_ares.ipynb #33-006
