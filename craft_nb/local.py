@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ENCODER', 'LITE0', 'AT_ONCE', 'SOURCES', 'lite0_file', 'lite0_weights', 'Encoder', 'load_encoder', 'encode_pieces',
-           'sample_pattern', 'features_of_pattern', 'describe_encoder', 'reopen_encoder', 'HoldsEncoder', 'LocalProbe',
-           'KeptFeatures', 'least_loss', 'choose_sources', 'FusedHead', 'fit_fused', 'FusedProbes']
+           'KeptFeatures', 'sample_pattern', 'features_of_pattern', 'describe_encoder', 'reopen_encoder',
+           'HoldsEncoder', 'LocalProbe', 'least_loss', 'choose_sources', 'FusedHead', 'fit_fused', 'FusedProbes']
 
 # %% ../nbs/21_local.ipynb #21-003
 import importlib.util
@@ -116,6 +116,28 @@ def encode_pieces(encoder,            # pictures -> (N, d) features
         if X.ndim != 2: raise ValueError(f'features of shape {tuple(X.shape)}: expected (pictures, d)')
         found.append(X.float().cpu())
     return torch.cat(found).unflatten(0, (-1, len(edges)))
+
+# %% ../nbs/21_local.ipynb #21-026b
+class KeptFeatures:
+    "Encode each picture once, and keep its features."
+    def __init__(self,
+                 encoder,             # pictures -> (N, d) features
+                 most: int=100_000):  # pictures; with more, all are forgotten
+        store_attr()
+        self.known = {}
+
+    def __call__(self,
+                 pictures    # N pictures
+                ) -> Tensor: # (N, d)
+        "Return features; encode those that are new."
+        opened = [open_picture(p) for p in pictures]
+        keys = [digest(p.size, p.tobytes()) for p in opened]
+        if len(self.known) > self.most: self.known.clear()
+        new = {k: p for k, p in zip(keys, opened) if k not in self.known}
+        if new: self.known |= zip(new, torch.as_tensor(self.encoder(list(new.values()))))
+        return torch.stack([self.known[k] for k in keys])
+
+    def __deepcopy__(self, memo): return self            # scikit-learn's `clone` copies parameters
 
 # %% ../nbs/21_local.ipynb #21-024
 def sample_pattern() -> Image.Image:
@@ -232,28 +254,6 @@ class LocalProbe(HoldsEncoder, BoxClassifier):
         self.head_ = ProbeHead(*info['shape'])
         self.head_.load_state_dict(tensors)
         return self
-
-# %% ../nbs/21_local.ipynb #21-026b
-class KeptFeatures:
-    "Encode each picture once, and keep its features."
-    def __init__(self,
-                 encoder,             # pictures -> (N, d) features
-                 most: int=100_000):  # pictures; with more, all are forgotten
-        store_attr()
-        self.known = {}
-
-    def __call__(self,
-                 pictures    # N pictures
-                ) -> Tensor: # (N, d)
-        "Return features; encode those that are new."
-        opened = [open_picture(p) for p in pictures]
-        keys = [digest(p.size, p.tobytes()) for p in opened]
-        if len(self.known) > self.most: self.known.clear()
-        new = {k: p for k, p in zip(keys, opened) if k not in self.known}
-        if new: self.known |= zip(new, torch.as_tensor(self.encoder(list(new.values()))))
-        return torch.stack([self.known[k] for k in keys])
-
-    def __deepcopy__(self, memo): return self            # scikit-learn's `clone` copies parameters
 
 # %% ../nbs/21_local.ipynb #21-030
 SOURCES = dict(box=(1, 0), own=(0, 1), both=(1, 1))     # weights of the box's head and of one's own

@@ -57,7 +57,7 @@ def test_ids_of_leaks():
         assert line['id'] == run_id(cell)
 
 @pytest.mark.parametrize('grid, ids', [
-    ('paper', '50612a6cec7359cd'),
+    ('paper', '38ca54c3c5a4130d'),
     ('probes', '7c2b7b4019c0baec'),
     ('texts', '534a84a052063792')])
 def test_ids_of_grids(grid, ids):
