@@ -1,4 +1,4 @@
-"""Choose how a network of one's own and the box are put together, on pictures that no table is made of.
+"""Choose how a network of one's own and the box are put together, on pictures that no table is tested on.
 
 As in `choose_probes.py`, what a draw leaves of a pool tests the choice: python scripts/choose_local.py writes
 nbs/results/choose_local.json, a row for each task and number of shots."""
