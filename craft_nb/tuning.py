@@ -60,7 +60,8 @@ def fit_candidates(box: BlackBox,  # that was asked
                    labels,         # (N,) class indices
                    spent: dict,    # what the answers cost: queries, texts
                    encoder=None,   # of the user's; None: none
-                   X: Tensor=None  # (N, V, d) its features
+                   X: Tensor=None, # (N, V, d) its features
+                   progress: bool=False # show a bar where predictions encode pictures
                   ) -> dict:       # name -> fitted classifier
     "Fit everything that can be fitted on the answers; the likely best comes last."
     made = dict(probes=texts)
@@ -69,7 +70,7 @@ def fit_candidates(box: BlackBox,  # that was asked
         cut = Probes(box, pieces=pieces, **made)
         found['probes, in pieces'] = cut.fit_answers(A, texts, labels, spent)
     if encoder is None: return found
-    own = dict(pieces=pieces, encoder=encoder)
+    own = dict(pieces=pieces, encoder=encoder, progress=progress)
     found['local'] = LocalProbe(box, **own).fit(pictures, labels, X=X)
     found['probes + local'] = FusedProbes(box, **own, **made).fit_answers(A, texts, labels, spent, X)
     return found
@@ -155,7 +156,7 @@ def tune(box: BlackBox,         # any that scores texts
     before = box.ledger.texts
     with uploaded(box, asker.to_upload(pictures)) as images: A = asker.ask(images, texts)
     spent = dict(queries=1, texts=box.ledger.texts - before)
-    found = fit_candidates(box, A, texts, pieces, pictures, y, spent, encoder, X)
+    found = fit_candidates(box, A, texts, pieces, pictures, y, spent, encoder, X, progress)
     rows = [judge(name, clf, charges) for name, clf in found.items()]
     name = rows[choose_candidate(rows, N)]['method']
     cut = '' if pieces == 'whole' else ', each in seven pieces'
