@@ -82,7 +82,8 @@ def report_figure(rows: list   # runs of one or more tasks
     "Draw accuracy by method, and how each task's runs went, against queries."
     tasks = in_order(r['task'] for r in rows)
     seed = rows[0]['seed']
-    shown = tasks[:4]
+    searched = {r['task'] for r in rows if any('fitness' in h for h in r.get('history', []))}
+    shown = [t for t in tasks if t in searched][:4]             # `tune` does not search
     wide = max(5, 1.3*len(tasks))
     fig = Figure(figsize=(wide + 2.6*len(shown), 3.4), layout='constrained')
     widths = [wide] + [2.6]*len(shown)
