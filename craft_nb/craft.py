@@ -24,7 +24,7 @@ from .prompts import PromptSpace
 from .cmaes import CMAES
 from .refiner import Refiner, load_refiner, refiner_tensors
 from .losses import cross_entropy, prompt_loss, refiner_loss
-from .classifier import (BoxClassifier, best_temperature, folds, hold_out, logit_spread,
+from .classifier import (BoxClassifier, best_temperature, fold_count, folds, hold_out, logit_spread,
                                  read_classifier, write_classifier)
 from .config import Account, CraFTConfig, STEPS, check_checkpoint, preset_config, resolved
 
@@ -209,7 +209,7 @@ def temperature_of(run: RunState # one that has ended
     config = run.config
     if config.fallback: return best_temperature(*run.held_out)
     if run.refiner is None: return 1.
-    n = min(4, int(run.labels.unique(return_counts=True)[1].min()))
+    n = fold_count(run.labels)
     prompt_as_it_was = not (config.learn_prompt or config.views) and config.normalize
     if prompt_as_it_was and n > 1: return best_temperature(held_out_logits(run, n), run.labels)
     with torch.no_grad(): refined = run.refiner(run.logits)

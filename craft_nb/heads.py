@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PENALTIES', 'ONE_SHOT', 'MIXTURES', 'centred_rows', 'row_spread', 'Axes', 'ridge', 'logistic', 'WideRefiner', 'mix',
            'check_head', 'centred', 'ProbeHead', 'set_linear_', 'new_head', 'train_mlp', 'train_', 'train_head',
-           'held_out_logits', 'evaluate', 'share_wrong', 'fold_count', 'mixtures', 'best_first', 'cross_validate',
+           'held_out_logits', 'evaluate', 'share_wrong', 'mixtures', 'best_first', 'cross_validate',
            'check_two_classes', 'fit_head']
 
 # %% ../nbs/19_heads.ipynb #19-003
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.nn.utils import skip_init
 from .refiner import Refiner, linear
 from .losses import cross_entropy
-from .classifier import folds
+from .classifier import fold_count, folds
 
 # %% ../nbs/19_heads.ipynb #19-021
 def centred_rows(B              # (N, m) logits
@@ -313,11 +313,6 @@ def share_wrong(Y: Tensor,  # (N, K) zero-shot logits
     "Return the part of the pictures on which zero-shot is wrong, as if half a picture more were wrong, and half right."
     wrong = int((Y.argmax(-1) != y).sum())
     return (wrong + .5)/(len(y) + 1)
-
-def fold_count(y: Tensor) -> int: # (N,) classes
-    "Return how many folds the rarest class allows, four at most; with one nothing can be held out."
-    counts = y.unique(return_counts=True)[1]
-    return min(4, int(counts.min()))
 
 def mixtures(Y: Tensor, # (N, K) zero-shot logits
              H: Tensor, # (N, K) held-out logits

@@ -21,10 +21,10 @@ from tqdm.auto import tqdm
 # %% ../nbs/21_local.ipynb #21-004
 from .blackbox import BlackBox, ImageSet, digest
 from .pictures import as_pictures, open_picture, to_square
-from .classifier import (BoxClassifier, describe_classifier, read_classifier, uploaded,
+from .classifier import (BoxClassifier, describe_classifier, fold_count, read_classifier, uploaded,
                                  write_classifier)
 from .heads import (ONE_SHOT, ProbeHead, best_first, check_two_classes, evaluate, fit_head,
-                            fold_count, held_out_logits, mix, mixtures, share_wrong, train_head)
+                            held_out_logits, mix, mixtures, share_wrong, train_head)
 from .probes import PIECES, Pieces, Probes, piece_edges
 
 # %% ../nbs/21_local.ipynb #21-009

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np, torch
 from fastcore.script import call_parse
 from choose_probes import SEEDS, SPARE, TASKS, accuracy, answers, draws
+from craft_nb.classifier import fold_count
 from craft_nb.data import find_rows
-from craft_nb.heads import best_first, evaluate, fit_head, fold_count, held_out_logits, mix, share_wrong
+from craft_nb.heads import best_first, evaluate, fit_head, held_out_logits, mix, share_wrong
 from craft_nb.local import encode_pieces, fit_fused, least_loss, load_encoder
 from craft_nb.pictures import Pictures
 from craft_nb.probes import PIECES

@@ -82,7 +82,6 @@ def run_method(box,                  # a `BlackBox` for the task's classes
                **settings            # of `CraFT`
               ) -> tuple:            # (row of a report, fitted classifier)
     "Fit one method and measure its predictions, which cost one query."
-    from craft_nb.lab.experiments import thin
     from craft_nb.tuning import tune
     start, before = time.perf_counter(), box.ledger.queries
     if method == 'tune': clf = tune(box, *task.train, budget=settings.get('budget'), progress=progress)
@@ -90,8 +89,9 @@ def run_method(box,                  # a `BlackBox` for the task's classes
     queries = box.ledger.queries - before
     seen = task.test[0] if method == 'tune' else test
     found = measures_of(clf.decision_function(seen), clf.temperature_, task.test[1])
+    history = [{k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in clf.history_]
     row = dict(task=task.name, key=task.key, method=method, seed=task.seed, **found, queries=queries)
-    row |= dict(seconds=round(time.perf_counter() - start, 1), history=thin(clf.history_, 10**9))
+    row |= dict(seconds=round(time.perf_counter() - start, 1), history=history)
     if method == 'tune': row['said'] = str(clf.tuning_)
     return row, clf
 
