@@ -9,6 +9,7 @@ __all__ = ['PENALTIES', 'ONE_SHOT', 'MIXTURES', 'centred_rows', 'row_spread', 'A
            'check_two_classes', 'fit_head']
 
 # %% ../nbs/19_heads.ipynb #19-003
+import warnings
 import numpy as np, torch
 from copy import deepcopy
 from sklearn.linear_model import LogisticRegression
@@ -83,7 +84,10 @@ def logistic(Z: np.ndarray, # (N, r) inputs
              penalty: float # on half the squared weights
             ) -> tuple:     # weights (r, K), offsets (K,)
     "Fit multinomial logistic regression; give zeros to a class without a picture."
-    model = LogisticRegression(C=1/penalty, max_iter=200, tol=1e-3).fit(Z, y)
+    model = LogisticRegression(C=1/penalty, max_iter=200, tol=1e-3)
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'The number of unique classes')      # one picture of a class is enough
+        model.fit(Z, y)
     coef = model.coef_
     intercept = model.intercept_
     if len(model.classes_) == 2:

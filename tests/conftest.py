@@ -1,5 +1,5 @@
 "What the tests share: the project's root, and processes that cannot hang or outlive a test."
-import multiprocessing, os, signal, subprocess, sys, tempfile
+import multiprocessing, os, re, signal, subprocess, sys, tempfile
 from pathlib import Path
 import pytest
 
@@ -77,13 +77,23 @@ def pytest_xdist_make_scheduler(config, log):
             return nodeid if file.endswith(ALONE) else file
     return ByFile(config, log)
 
+def said_seconds(path):
+    "How long a notebook says that it runs; its answers take as long, more or less"
+    text = (root/'nbs'/path.name).read_text(encoding='utf-8')
+    said = re.search(r'(?:[Rr]uns\W* in|to read,? and)(?: about)? (\d+) s', text)
+    return int(said[1]) if said else 0
+
+def path_of(item):
+    "The notebook that a test runs; None if it runs none"
+    if item.path.name != 'test_notebooks.py' or not hasattr(item, 'callspec'): return None
+    return item.callspec.params.get('path')
+
 def pytest_collection_modifyitems(config, items):
-    "With --changed: leave out the runs of notebooks that stand as in git"
+    "Long notebooks first, so that no process ends with one; with --changed, leave out those that stand as in git"
+    items.sort(key=lambda item: -said_seconds(path_of(item)) if path_of(item) else 0)
     if not config.getoption('--changed'): return
     changed = changed_notebooks()
-    def is_other(item):
-        path = item.callspec.params.get('path') if hasattr(item, 'callspec') else None
-        return item.path.name == 'test_notebooks.py' and path is not None and path not in changed
+    def is_other(item): return path_of(item) is not None and path_of(item) not in changed
     left_out = [item for item in items if is_other(item)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]

@@ -14,10 +14,11 @@ from .grids import PAPER
 
 # %% ../../nbs/15_plots.ipynb #15-010
 LABELS = dict(zero_shot='zero-shot', prompt_only='prompt only (BBT)',
-              refiner_only='refiner only', craft='CraFT', tune='tune')
+              refiner_only='refiner only', craft='CraFT', robust='robust CraFT', tune='tune')
 PALETTE = PAPER['colors']
 COLORS = dict(zero_shot=PALETTE['zero-shot'], prompt_only=PALETTE['BBT'],
-              refiner_only=PALETTE['PR'], craft=PALETTE['CraFT'], tune='#4b2e83')
+              refiner_only=PALETTE['PR'], craft=PALETTE['CraFT'],
+              robust=PALETTE['CraFT, robust'], tune='#4b2e83')
 
 # %% ../../nbs/15_plots.ipynb #15-011
 def color(name: str   # of a method, as a report or a table of the paper spells it
