@@ -12,8 +12,9 @@ py_versions = '3.10 3.11 3.12 3.13'.split()
 statuses = {'3': 'Alpha', '4': 'Beta', '5': 'Production/Stable'}
 readme = here/'README.md'
 
-extras = {k: cfg[f'{k}_requirements'].split() for k in ('dev', 'docs', 'browser', 'serve', 'ray', 'log', 'local')}
-for k in ('docs', 'serve', 'ray', 'log', 'local'): extras['dev'] += extras[k]  # the tests use them all
+tested = 'docs', 'serve', 'ray', 'log', 'local', 'models'
+extras = {k: cfg[f'{k}_requirements'].split() for k in ('dev', 'browser', *tested)}
+for k in tested: extras['dev'] += extras[k]
 
 setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'],

@@ -332,12 +332,13 @@ class FusedProbes(HoldsEncoder, Probes):
     def __init__(self,
                  box: BlackBox,            # where the query goes: any box that scores texts
                  seed: int=0,              # not used: all methods are made alike
-                 budget: int=8000,         # queries at most; one is needed
+                 budget: int=8000,         # queries at most; one for each prompt is needed
                  progress: bool=False,     # show a progress bar
                  probes='words',           # a name in `VOCABULARIES`, or a list of texts
                  M: int=None,              # how many of them; None: all
                  pieces: str='whole',      # or 'seven': pieces of each picture, which cost seven times as much
-                 init: str='a photo of a', # what stands before class names and probes
+                 prompts: int=1,           # how many stand before the texts in turn: `init`, then single words
+                 init: str='a photo of a', # the first prompt
                  encoder=ENCODER,           # of timm, or a function: pictures -> (N, d) features
                  weights: str=None):       # as for `load_encoder`
         store_attr()
@@ -349,7 +350,7 @@ class FusedProbes(HoldsEncoder, Probes):
         return self._features(pictures)
 
     def learn(self,
-              A: Tensor,     # (N, V, K + M) answers
+              A: Tensor,     # (N, V P, K + M) answers
               y: Tensor,     # (N,) class indices
               X: Tensor      # (N, V, d) features
              ) -> dict:      # what was chosen
@@ -372,13 +373,13 @@ class FusedProbes(HoldsEncoder, Probes):
                           pictures,              # N pictures
                           images: ImageSet=None  # their pieces, if the box has them already
                          ) -> Tensor:            # (N, K) logits Y_O
-        "Return the logits of pictures; one query, or none."
+        "Return the logits of pictures; a query for each prompt, or none."
         if self.only_names() and images is None: return super().decision_function(pictures)
         if images is not None and self.count(images) != len(pictures):
             raise ValueError(f'{self.count(images)} pictures uploaded, {len(pictures)} given: expected the same')
         X = self._features(pictures)
         if not self.asks(): return self.head_.cpu().from_own(X)
-        with uploaded(self.box, self.to_upload(pictures if images is None else images)) as images:
+        with uploaded(self.box, self.to_upload(pictures if images is None else images), self.prompts) as images:
             A = self.ask(images, self.texts_)
         return self.head_.to(A.device)(A[:, 0, :self.head_.box.K], A, X.to(A.device))
 

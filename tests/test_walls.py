@@ -43,7 +43,7 @@ def test_behind_the_box(room):
     "Only `tower` and `clip` know open_clip"
     if room not in CLIP: assert 'open_clip' not in {m.split('.')[0] for m, _ in imports(room)}
 
-GRADIENTS = {'refiner', 'heads', 'rivals.prompts', 'rivals.features', 'rivals.adapters', 'rivals.ares'}
+GRADIENTS = {'refiner', 'heads', 'rivals.prompts', 'rivals.features', 'rivals.adapters', 'rivals.prior', 'rivals.ares'}
 
 @each
 def test_gradients(room):
