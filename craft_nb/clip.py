@@ -144,7 +144,7 @@ class CLIPEncoder(BlackBox):
         device: str='cpu',             # where the model lives
         precision: str='fp32',         # of what a query passes; bf16 where the hardware has it
         ending: str='.',               # what follows the class name in a prompt
-        batch_size: int=None,          # pictures at once; None: 16, and 4 for convolutions on a CPU
+        batch_size: int=None,          # pictures at once; None: 16, on a CPU 4 for all but open_clip's Transformer
         compile: bool=False            # the text tower, by `torch.compile`
     ):
         super().__init__(classnames, budget)
@@ -175,13 +175,13 @@ class CLIPEncoder(BlackBox):
         self._max_prompt_tokens = self._tokens.shape[1] - len(self._frame.start) - longest - 1
 
     @property
-    def tower(self) -> TextTower:
+    def tower(self) -> TextTower|HookTower:
         "Return the text tower with this box's names."
         return self._tower
 
     @property
     def text_tower(self) -> nn.Module:
-        "Return the text side of the model, as open_clip made it."
+        "Return the text side of the model; of one of `transformers`, a module with the token embeddings alone."
         return self._text
 
     @property

@@ -9,8 +9,8 @@ __all__ = ['HF_KINDS', 'DualEncoder', 'load_dual_encoder', 'HFBlackBox', 'is_hug
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
-import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 from .clip import CLIPBlackBox, known_name
 
@@ -22,12 +22,11 @@ class DualEncoder(nn.Module):
     def __init__(self, model: nn.Module, # as `AutoModel` makes it
                  tokenizer):             # its tokenizer
         super().__init__()
-        texts, pictures = model.config.text_config, model.config.vision_config
+        texts = model.config.text_config
         tables = [m for m in model.modules() if isinstance(m, nn.Embedding) and m.num_embeddings == texts.vocab_size]
         self.model = model
         self.text = nn.Module()
         self.text.token_embedding = tables[0]
-        self.visual = SimpleNamespace(image_size=(pictures.image_size, pictures.image_size))
         self.masked = model.config.model_type != 'siglip'        # SigLIP looks at its padding
         self.pad = tokenizer.pad_token_id
         self.ends = int(self.pad == tokenizer.eos_token_id)      # ids equal to the padding that belong to the text
@@ -75,19 +74,27 @@ def load_dual_encoder(name: str,  # a repository of the hub, or a folder
         raise ValueError(f'no model {str(name)!r}: no such file or folder, and of the hub: {says}') from None
     if config.model_type not in HF_KINDS:
         raise ValueError(f'{name} is a {config.model_type} model: expected one of {", ".join(HF_KINDS)}')
-    tokenizer = AutoTokenizer.from_pretrained(name)
+    tokenizer = AutoTokenizer.from_pretrained(name, padding_side='right')    # Gemma's, of SigLIP 2, may pad on the left
     process = AutoImageProcessor.from_pretrained(name)
-    model = AutoModel.from_pretrained(name, dtype=torch.float32)
+    model = AutoModel.from_pretrained(name).float()
     dual = DualEncoder(model, tokenizer).to(device).eval().requires_grad_(False)
     most = config.text_config.max_position_embeddings
     how = dict(padding='max_length', truncation=True, max_length=min(most, 77), return_tensors='pt')
     def preprocess(picture): return process(images=picture, return_tensors='pt')['pixel_values'][0]
+    sides = config.text_config, config.vision_config
+    used = [getattr(side, 'hidden_act', None) for side in sides]          # what the weights do not say
+    used += [getattr(process, name, None) for name in ('size', 'crop_size', 'resample', 'image_mean', 'image_std')]
+    shape = preprocess(Image.new('RGB', (64, 64))).shape
+    dual.visual = SimpleNamespace(image_size=tuple(shape[-2:]), preprocess_cfg=used)
     def tokenize(texts): return tokenizer(texts, **how)['input_ids']
     return dual, preprocess, tokenize
 
 class HFBlackBox(CLIPBlackBox):
     "Put a dual encoder of Hugging Face's `transformers` behind the wall, by its repository or folder."
-    def _open(self, name, pretrained, device): return load_dual_encoder(name, device)
+    def _open(self, name, pretrained, device):
+        if pretrained is None: return load_dual_encoder(name, device)
+        raise ValueError(f'{name} has weights of its own: leave pretrained={pretrained!r} out, '
+                         'which is for the names of open_clip')
 
 # %% ../nbs/24_models.ipynb #mod-010
 def is_hugging_face(name: str # of a model, or its folder

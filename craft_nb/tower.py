@@ -38,7 +38,7 @@ def naive_features(
 
 # %% ../nbs/04_tower.ipynb #04-021a
 class Frame(NamedTuple):
-    "What a tokenizer puts around the words of a text."
+    "Hold what a tokenizer puts around the words of a text."
     start: Tensor # ids before them: one, or none
     end: Tensor   # ids behind them, padding included; with `start`, as long as the context
 
@@ -71,7 +71,7 @@ def embedding_table(
     return text.transformer.get_input_embeddings()       # of a tower of Hugging Face's
 
 class Tower:
-    "What towers share; each encodes by `encode(prompts)`: (P, n, d) -> (P, K, e), not normalised."
+    "Share what text towers need; each encodes by `encode(prompts)`: (P, n, d) -> (P, K, e), not normalised."
     def __init__(self,
         tokens: Tensor,       # (K, T) ids of [start, name, end, padding]
         precision: str='fp32' # or 'bf16'
@@ -102,7 +102,7 @@ class Tower:
         return tower
 
 class HookTower(Tower):
-    "The text features of soft prompts before K names, by the model's own forward: for any tower."
+    "Encode soft prompts before K names by the model's own forward: for any tower."
     def __init__(self,
         clip: nn.Module,       # an open_clip model
         tokens: Tensor,        # (K, T) ids of [start, name, end, padding]
@@ -119,7 +119,7 @@ class HookTower(Tower):
     def sentences(self,
         n: int      # tokens of a prompt
     ) -> Tensor:    # (K, T)
-        "Write the names behind n places, which their own first words fill."
+        "Return the ids of each name behind n places, which its own first word fills."
         if n in self._kept: return self._kept[n]
         frame, found = self.frame, []
         for ids in self.tokens.cpu():
@@ -337,7 +337,7 @@ def project(
 
 # %% ../nbs/04_tower.ipynb #04-066
 class TextTower(Tower):
-    "The text features of soft prompts before K names: no padding, and the beginning shared."
+    "Encode soft prompts before K names without padding, the beginning once for all: for causal towers."
     def __init__(self,
         text: nn.Module,       # the text side of an open_clip model
         tokens: Tensor,        # (K, T) ids of [start, name, end, padding]

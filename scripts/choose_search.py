@@ -1,6 +1,7 @@
 """Compare ways to search for the robust CraFT, on pictures that no table is tested on.
 
-As in `choose_robust.py`, what a draw leaves of a pool tests the choice, and each way has 1,000 queries: python
+As in `choose_robust.py`, what a draw leaves of a pool tests the choice. Each way has 1,000 queries on all training
+pictures; random halves have twice as many, on half of the pictures, and ask p0 once more in each generation. python
 scripts/choose_search.py writes nbs/results/choose_search.json, a row for each way, task and number of shots."""
 import json
 from pathlib import Path

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.testing import assert_close
 from transformers import (AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, CLIPImageProcessor,
                           M2M100Config, MT5Config, PreTrainedTokenizerFast, RobertaConfig, XLMRobertaConfig)
-from craft_nb.models import HFBlackBox
+from craft_nb.models import HFBlackBox, open_model
 from craft_nb.clip import CLIPBlackBox
 from craft_nb.tower import HookTower, TextTower
 
@@ -19,7 +19,8 @@ WORDS = 'a an photo of the red blue old fish owl bird house .'.split()
 # family of a tokenizer: what stands before the words, what behind, and the padding
 FRAMES = {'SigLIP': ([], ['</s>'], '</s>'), 'mt5': ([], ['</s>'], '<pad>'), 'nllb': (['eng_Latn'], ['</s>'], '<pad>'),
           'xlm': (['<s>'], ['</s>'], '<pad>'), 'roberta': (['<s>'], ['</s>'], '<pad>'),
-          'bert': (['[CLS]'], ['[SEP]'], '[PAD]')}           # last: "roberta" holds "bert"
+          'bert': (['[CLS]'], ['[SEP]'], '[PAD]'),           # behind it: "roberta" holds "bert"
+          'openai': (['<s>'], ['</s>'], '</s>')}
 SMALL = dict(vocab_size=64, pad_token_id=1)
 LAYERS = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
               max_position_embeddings=130)
@@ -98,11 +99,6 @@ def test_architecture(made, name):
     if getattr(clip, 'logit_bias', None) is not None: expected = expected + clip.logit_bias
     assert_close(box.score('a photo of a', images), expected, atol=1e-3, rtol=1e-3)
 
-def test_all_of_them(made):
-    "85 of 144 have CLIP's own tower and take the fast form"
-    fast = [n for n in ALL if is_fast(CLIPBlackBox((f'small-{n}', 'random'), NAMES))]
-    assert (len(ALL), len(fast)) == (144, 85)
-
 # kind -> what is its own of the text side, of the whole, and the family of its tokenizer
 DUAL = {'clip': ({}, dict(projection_dim=16), 'openai'), 'clipseg': ({}, dict(projection_dim=16), 'openai'),
         'metaclip_2': ({}, dict(projection_dim=16), 'xlm'), 'siglip': (dict(max_position_embeddings=64), {}, 'SigLIP'),
@@ -114,7 +110,6 @@ TEXT = dict(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_he
 VISION = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, image_size=32,
               patch_size=16)
 EFFICIENTNET = dict(width_coefficient=.1, depth_coefficient=.1, hidden_dim=640, image_size=64, initializer_range=.5)
-FRAMES['openai'] = ['<s>'], ['</s>'], '</s>'
 
 @pytest.fixture(params=DUAL)
 def dual(request, tmp_path):
@@ -124,6 +119,8 @@ def dual(request, tmp_path):
     vision = EFFICIENTNET if kind == 'align' else VISION
     make_tokenizer(tmp_path, family)
     own = AutoTokenizer.from_pretrained(tmp_path)
+    if kind == 'siglip': own.padding_side = 'left'            # as Gemma's, which must not matter
+    own.save_pretrained(tmp_path)
     text = TEXT | text | dict(pad_token_id=own.pad_token_id, eos_token_id=own.eos_token_id)
     torch.manual_seed(0)
     model = AutoModel.from_config(AutoConfig.for_model(kind, text_config=text, vision_config=vision, **whole))
@@ -137,7 +134,8 @@ def test_dual_encoder(dual):
     pixels = np.random.default_rng(0).integers(0, 256, (3, 80, 70, 3), dtype=np.uint8)
     pictures = [Image.fromarray(p) for p in pixels]
     box = HFBlackBox(dual, NAMES)
-    model, tokenizer = AutoModel.from_pretrained(dual).eval(), AutoTokenizer.from_pretrained(dual)
+    model = AutoModel.from_pretrained(dual).eval()
+    tokenizer = AutoTokenizer.from_pretrained(dual, padding_side='right')
     process = AutoImageProcessor.from_pretrained(dual)
     padding = dict(padding='max_length', max_length=64) if model.config.model_type == 'siglip' else dict(padding=True)
     words = tokenizer([f'a photo of a {c}.' for c in NAMES], return_tensors='pt', **padding)
@@ -150,3 +148,27 @@ def test_dual_encoder(dual):
     p0 = box.embed('a photo of a')
     other = box.query(torch.stack([p0, p0.flip(0)]), images)
     assert (other[0] - other[1]).abs().max() > 1e-5
+    assert box.image_size == seen['pixel_values'].shape[-1]
+
+def test_fingerprint(dual):
+    "Another mean of the pictures is another model, and so is another activation"
+    def of(folder): return HFBlackBox(folder, NAMES).fingerprint()
+    before = of(dual)
+    assert of(dual) == before
+    path = next(dual.glob('*processor_config.json'))
+    text = path.read_text()
+    path.write_text(text.replace('0.48145466', '0.5'))
+    assert of(dual) != before
+    path.write_text(text)
+    config = json.loads((dual/'config.json').read_text())
+    config['text_config']['hidden_act'] = 'relu'
+    (dual/'config.json').write_text(json.dumps(config))
+    assert of(dual) != before
+
+def test_refused(dual):
+    "Weights named beside a repository, another kind of model, a name that is none: errors that say so"
+    with pytest.raises(ValueError, match='has weights of its own'): HFBlackBox((dual, 'openai'), NAMES)
+    config = json.loads((dual/'config.json').read_text()) | dict(model_type='bert')
+    (dual/'config.json').write_text(json.dumps(config))
+    with pytest.raises(ValueError, match='is a bert model: expected one of align'): HFBlackBox(dual, NAMES)
+    with pytest.raises(ValueError, match='no such file or folder'): open_model('nobody/nothing', NAMES)

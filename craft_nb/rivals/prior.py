@@ -118,11 +118,11 @@ class APE(OnFeatures):
                  progress: bool=False,     # not used: all methods are made alike
                  finetune: bool=False,     # train class offsets and weights: APE-T
                  init: str='a photo of a', # the prompt of the text features
-                 alpha: float=None,        # weight of the votes; None: chosen, or 1 with one shot
-                 beta: float=None,         # sharpness; None: chosen, or 1 with one shot
+                 alpha: float=None,        # weight of the votes; None: chosen, or with one shot 1 (APE-T: of start)
+                 beta: float=None,         # sharpness; None: chosen, or with one shot 1 (APE-T: of start)
                  gamma: float=None,        # of the weights; None: chosen, or 0.1 with one shot; APE-T has none
                  keep: float=None,         # share of the channels; None: 0.7, of APE-T 0.8
-                 start: tuple=(2., 1.),    # APE-T: alpha and beta while it is trained
+                 start: tuple=(2., 1.),    # APE-T: alpha and beta while it is trained, and with one shot after it
                  epochs: int=200,          # APE-T
                  lr: float=1e-3,           # APE-T: of AdamW, with a cosine to 0
                  batch_size: int=256):     # APE-T: pictures a step
