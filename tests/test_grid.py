@@ -57,7 +57,7 @@ def test_ids_of_leaks():
         assert line['id'] == run_id(cell)
 
 @pytest.mark.parametrize('grid, ids', [
-    ('paper', '003b2a94d31fec1f'),
+    ('paper', '03e50ed0fd815dbd'),
     ('probes', '7c2b7b4019c0baec'),
     ('texts', '534a84a052063792')])
 def test_ids_of_grids(grid, ids):
