@@ -17,15 +17,19 @@ SETS = dict(whole=[0], corners=[0, 1, 2, 3, 4], middle_and_far=[0, 5, 6], seven=
 SEEDS = 11, 12, 13              # those of the tables are 1, 2, 3
 SPARE = 3                       # pictures a class that must be left
 
-def answers(task): # name of a built-in task
-    "Ask class names and words of all pieces of the pool: (N, 7, K + M) logits, classes, K"
+def pool_of(task): # name of a built-in task
+    "Pictures of the pool, names of the classes, and the class of each picture"
     rows, names = find_rows(task)
     pool = [r for r in rows if r.split != 'test']
     names = names or list(dict.fromkeys(r.label for r in rows))
+    return Pictures(r.source for r in pool), names, torch.tensor([names.index(r.label) for r in pool])
+
+def answers(task): # name of a built-in task
+    "Ask class names and words of all pieces of the pool: (N, 7, K + M) logits, classes, K"
+    pictures, names, y = pool_of(task)
     box = CLIPBlackBox('craft-mini', names)
-    images = box.upload(Pieces(Pictures(r.source for r in pool), PIECES['seven']))
+    images = box.upload(Pieces(pictures, PIECES['seven']))
     A = box.with_texts([*names, *vocabulary('words')]).score('a photo of a', images)
-    y = torch.tensor([names.index(r.label) for r in pool])
     return A.unflatten(0, (-1, 7)), y, len(names)
 
 def draws(y, shots): # (N,) classes of a pool

@@ -6,11 +6,9 @@ import json
 from pathlib import Path
 import numpy as np, torch
 from fastcore.script import call_parse
-from choose_probes import SEEDS, SPARE, TASKS, accuracy, draws
+from choose_probes import SEEDS, SPARE, TASKS, accuracy, draws, pool_of
 from craft_nb.clip import CLIPBlackBox
-from craft_nb.data import find_rows
 from craft_nb.heads import fit_head
-from craft_nb.pictures import Pictures
 from craft_nb.probes import PIECES, Pieces, vocabulary
 
 MOST = 32       # prompts beside the first
@@ -20,16 +18,14 @@ NAMES = {'names': 1, 'names, 9 prompts': 9, 'names, 33 prompts': 33}
 
 def answers(task): # name of a built-in task
     "Ask under each prompt: words of 7 pieces (N, 7, 9, K + M), names of the whole (N, 33, K), classes, K"
-    rows, names = find_rows(task)
-    pool = [r for r in rows if r.split != 'test']
-    names = names or list(dict.fromkeys(r.label for r in rows))
+    pictures, names, y = pool_of(task)
     box = CLIPBlackBox('craft-mini', names)
-    images = box.upload(Pieces(Pictures(r.source for r in pool), PIECES['seven']))
+    images = box.upload(Pieces(pictures, PIECES['seven']))
     prompts = ['a photo of a', *vocabulary('words', MOST)]
     wide = box.with_texts([*names, *vocabulary('words')])
     A = torch.stack([wide.score(p, images) for p in prompts[:9]], 1).unflatten(0, (-1, 7))
     B = torch.stack([box.score(p, images).unflatten(0, (-1, 7))[:, 0] for p in prompts], 1)
-    return A, B, torch.tensor([names.index(r.label) for r in pool]), len(names)
+    return A, B, y, len(names)
 
 def rows_of(task):
     "A row for each number of shots, mean over draws"

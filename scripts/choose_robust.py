@@ -6,11 +6,9 @@ import json
 from pathlib import Path
 import numpy as np, torch
 from fastcore.script import call_parse
-from choose_probes import SEEDS, SPARE, accuracy, draws
+from choose_probes import SEEDS, SPARE, accuracy, draws, pool_of
 from craft_nb.clip import CLIPBlackBox
-from craft_nb.data import find_rows
 from craft_nb.heads import fit_head
-from craft_nb.pictures import Pictures
 from craft_nb.robust import RobustCraFT
 
 TASKS = 'digits', 'fashion', 'badges', 'writing', 'emoji', 'clipart', 'animal_kinds'
@@ -26,12 +24,10 @@ class PoolBox(CLIPBlackBox):
 
 def pool_box(task): # name of a built-in task
     "A box that holds the task's pool, and the classes of the pictures"
-    rows, names = find_rows(task)
-    pool = [r for r in rows if r.split != 'test']
-    names = names or list(dict.fromkeys(r.label for r in rows))
+    pictures, names, y = pool_of(task)
     box = PoolBox('craft-mini', names, compile=True)
-    box.pool = CLIPBlackBox._encode(box, Pictures(r.source for r in pool))[0]
-    return box, torch.tensor([names.index(r.label) for r in pool])
+    box.pool = CLIPBlackBox._encode(box, pictures)[0]
+    return box, y
 
 def measure(clf, train, left, y):
     "Fit on places of a pool; accuracy on those that are left, as it is and with a part left out"

@@ -99,7 +99,8 @@ class Policy:
 # %% ../../nbs/28_policy.ipynb #27-023
 def token_bytes(box: CLIPBlackBox) -> list:  # with its K class names -> of K bytes objects
     "Return what the model reads of each class name: the same for `cat` and for `Cat`."
-    return [words.numpy().tobytes() for words in box._words]
+    start, end = box._frame.start, box._frame.end[:1]
+    return [torch.cat([start, words, end]).numpy().tobytes() for words in box._words]
 
 def text_digests(
     prompts: Tensor,  # (P, n, d)
