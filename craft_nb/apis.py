@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KINDS', 'missing_probability', 'missing_score', 'fill_missing', 'from_lists', 'from_table', 'as_table', 'sums_to_one',
            'rounding', 'check_list', 'looks_like', 'may_be', 'check_kind', 'least_probability', 'is_labels',
-           'to_logits', 'in_pieces', 'CallableBlackBox']
+           'to_logits', 'text_pieces', 'join_pieces', 'CallableBlackBox']
 
 # %% ../nbs/23_apis.ipynb #23-003
 import numpy as np, torch
@@ -195,17 +195,18 @@ def to_logits(scores,           # as for `as_table`, or N texts: the best of eac
     return fill_missing(odds.log(), 'logits'), kind
 
 # %% ../nbs/23_apis.ipynb #23-039b
-def in_pieces(answer,     # m texts -> (N, m) logits, each row known up to one number
-              texts: list, # M of them, two or more
-              n: int       # texts a call, two or more
-             ) -> Tensor:  # (N, M) logits, less those of the first text
-    "Ask a few texts at a time, the first of all in every call."
+def text_pieces(texts: list, # M of them, two or more
+                n: int       # texts of a call, two or more
+               ) -> list:    # of lists
+    "Cut texts into calls, with the first of all in every one."
     anchor, *others = texts
-    pieces = []
-    for i in range(0, len(others), n - 1):
-        Y = answer([anchor, *others[i:i+n-1]])
-        pieces.append(Y - Y[:, :1])
-    return torch.cat([pieces[0][:, :1], *(Y[:, 1:] for Y in pieces)], 1)
+    return [[anchor, *others[i:i+n-1]] for i in range(0, len(others), n - 1)]
+
+def join_pieces(pieces: list # (N, m) logits of each call, known up to one number a row
+               ) -> Tensor:  # (N, M) logits, less those of the first text
+    "Join the answers to calls that have their first text in common."
+    less = [Y - Y[:, :1] for Y in pieces]
+    return torch.cat([less[0][:, :1], *(Y[:, 1:] for Y in less)], 1)
 
 # %% ../nbs/23_apis.ipynb #23-041
 class CallableBlackBox(TextBlackBox):
@@ -247,9 +248,9 @@ class CallableBlackBox(TextBlackBox):
             raise ValueError(f'{said}, the classifier was fitted on {kind}')
         self._kind['kind'] = kind
 
-    def _calls(self, texts): # that these texts take
-        if self.max_texts is None or len(texts) <= self.max_texts: return 1
-        return -(-(len(texts) - 1)//(self.max_texts - 1))
+    def _pieces(self, texts): # -> lists of texts, a call each
+        if self.max_texts is None or len(texts) <= self.max_texts: return [texts]
+        return text_pieces(texts, self.max_texts)
 
     def _encode(self, pictures):
         opened = [open_picture(p) for p in as_pictures(pictures)]
@@ -258,7 +259,7 @@ class CallableBlackBox(TextBlackBox):
     def _sent(self, texts, kept):
         zero = np.uint8(0)           # stands for a byte of a picture
         pixels = [np.broadcast_to(zero, (p.height, p.width, 3)) for p in kept]
-        return [*TextBlackBox._sent(self, texts, kept), *pixels*self._calls(texts)]
+        return [*TextBlackBox._sent(self, texts, kept), *pixels*len(self._pieces(texts))]
 
     def _answer(self, texts, kept): # to one call
         scores = self.fn(list(texts), list(kept))
@@ -266,7 +267,7 @@ class CallableBlackBox(TextBlackBox):
         return Y
 
     def _scores(self, texts, kept):
-        calls = self._calls(texts)
-        self.ledger.calls += calls - 1         # a query was entered as one
-        if calls == 1: return self._answer(texts, kept)
-        return in_pieces(lambda piece: self._answer(piece, kept), texts, self.max_texts)
+        pieces = self._pieces(texts)
+        self.ledger.calls += len(pieces) - 1   # a query was entered as one
+        found = [self._answer(piece, kept) for piece in pieces]
+        return found[0] if len(found) == 1 else join_pieces(found)

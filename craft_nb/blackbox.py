@@ -29,7 +29,7 @@ class Ledger:
     bytes_in: int = 0          # bytes of pictures, texts and prompts sent to the box
     bytes_out: int = 0         # bytes of logits and embeddings sent back
     seconds: float = 0.        # time spent inside the box
-    encoded: int = 0           # pictures encoded again, each under a visual prompt (`40_visual`)
+    encoded: int = 0           # pictures encoded again, each under a visual prompt (`45_visual`)
     texts: int = 0             # texts scored: K class names for each candidate
 
     @property

@@ -265,6 +265,10 @@ class CLIPBlackBox(CLIPEncoder):
         BlackBox.__init__(box, classnames, budget)
         return box.with_texts(classnames, ending)
 
+    def white(self) -> 'WhiteBox': # this model without its wall
+        "Return what gives features and gradients to a method."
+        return WhiteBox(self)
+
     def twin(self): # with the same image sets
         "Return the same box with a ledger of its own."
         box = self.with_classes(self.classnames)
@@ -306,14 +310,20 @@ class WhiteBox:
         box.ledger.texts += P*len(box.classnames)
         return box._clip.logit_scale.exp()*F.normalize(w, dim=-1)
 
+    def class_features(self,
+        init: str  # what stands before a class name
+    ) -> Tensor:   # (K, e)
+        "Return the scaled text features of the classes behind a text, for one query."
+        return self.classifiers(self.box.embed(init)[None])[0]
+
 def white_box(
     box,        # any box
     method: str # who asks
-) -> WhiteBox:  # `features` and `classifiers`
-    "Open a box of ours; raise ValueError for any other."
-    if isinstance(box, CLIPBlackBox): return WhiteBox(box)
+) -> WhiteBox:  # `features` and `class_features`; of a model on this machine `classifiers`, too
+    "Open a box that gives features; raise ValueError for any other."
+    if hasattr(box, 'white'): return box.white()
     raise ValueError(f'{method} must see more than predictions, and a {type(box).__name__} gives no more: '
-                     'use a CLIPBlackBox, or CraFT')
+                     'use a CLIPBlackBox, an EmbeddingBlackBox if features are enough, or CraFT')
 
 # %% ../nbs/05_clip.ipynb #05-070
 def with_vit(

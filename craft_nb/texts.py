@@ -315,6 +315,15 @@ class HardPrompts(FittedMixture):
                  lam: float=None):          # λ_O of Eq. 6; None: 0.1/K
         store_attr()
 
+    def zero_shot(self) -> 'HardPrompts': # itself
+        "Use the first template as it is, without a fit; no query."
+        check_templates(self.templates)
+        self.classes_ = np.arange(len(self.box.classnames))
+        self.templates_ = [self.templates[0]]
+        self.weights_ = torch.ones(1)
+        self.refiner_, self.ridge_, self.history_ = None, None, []
+        return self
+
     def _mix(self, Z, y, places=None): # weigh the texts at these places, or all -> their mixture
         self.templates_ = self.asked_
         if places is not None:

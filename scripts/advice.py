@@ -1,6 +1,6 @@
 """What `craft-nb fit --advise` says of the eleven tasks: one query on the training pictures of each draw, by shots.
 
-`33_baselines` holds what it says against the finished runs of 1 to 16 shots."""
+`38_baselines` holds what it says against the finished runs of 1 to 16 shots."""
 import json
 from dataclasses import asdict
 from itertools import product

@@ -1,6 +1,6 @@
 """Make the lines of nbs/results/leaks.jsonl that are missing: the owner's defences, from both sides.
 
-`28_policy` shows them. The thief: 720 test pictures of the eight built-in tasks, up to 1,000 ImageNet names asked of
+`33_policy` shows them. The thief: 720 test pictures of the eight built-in tasks, up to 1,000 ImageNet names asked of
 them behind a policy, in one query and in whatever other way is best against it; how much of the features comes back
 (R²), and how often a copy agrees with the box (`craft_nb.service.policy`). The user: zero-shot and a fit of CraFT with
 410 queries behind the same policy, 16 shots, on the test pictures. Noise is drawn from a digest of prompts and
