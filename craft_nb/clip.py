@@ -161,7 +161,7 @@ class CLIPEncoder(BlackBox):
         self._bias = getattr(self._clip, 'logit_bias', None)             # of models with a sigmoid
         self._narrow, self._root = None, None
         self._take_names()
-        if is_causal(self._text):
+        if is_causal(self._text) and len(self._frame.start) == 1:
             self._narrow, self._root = narrow(self._text.text_projection)
             self._tower = TextTower(self._text, self._tokens, precision, compile=compile)
         else: self._tower = HookTower(self._clip, self._tokens, self._frame, precision)

@@ -32,7 +32,6 @@ class Usage:
     pictures: int = 0  # pictures sent
     texts: int = 0     # texts sent
     tokens: int = 0    # tokens, as the API counts them
-    seconds: float = 0. # of the API's computing, where it charges for that
 
     def __add__(self, other): return Usage(*(a + b for a, b in zip(astuple(self), astuple(other))))
     def __sub__(self, other): return Usage(*(a - b for a, b in zip(astuple(self), astuple(other))))
@@ -47,7 +46,6 @@ class Tariff:
     picture: float = 0. # of a picture that is sent
     text: float = 0.    # of a text that is sent
     token: float = 0.   # of a token, as the API counts them
-    second: float = 0.  # of a second of the API's computing
 
     def cost(self, usage: Usage) -> float: # in the same currency
         "Return what this much costs."
@@ -56,8 +54,8 @@ class Tariff:
 # %% ../nbs/25_paid.ipynb #pay-010
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, api TEXT, day TEXT, answer TEXT) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS spent (api TEXT PRIMARY KEY, open INTEGER, calls INTEGER, pictures INTEGER,
-                                  texts INTEGER, tokens INTEGER, seconds REAL);
+CREATE TABLE IF NOT EXISTS spent (api TEXT PRIMARY KEY, open INTEGER,
+                                  calls INTEGER, pictures INTEGER, texts INTEGER, tokens INTEGER);
 """
 
 class AnswerStore:
@@ -91,7 +89,7 @@ class AnswerStore:
 
     def _write(self, api, open_calls, spent):
         row = [api, open_calls, *astuple(spent)]
-        self.db.execute('INSERT OR REPLACE INTO spent VALUES (?, ?, ?, ?, ?, ?, ?)', row)
+        self.db.execute('INSERT OR REPLACE INTO spent VALUES (?, ?, ?, ?, ?, ?)', row)
 
     def spent(self, api: str # its name
              ) -> tuple:     # what was used in all, and how many calls never ended

@@ -86,6 +86,12 @@ class HuggingFaceScorer(Scorer):
     url = 'https://router.huggingface.co/hf-inference'
     env = 'HF_TOKEN'
 
+    def __init__(self, model: str, # repository, as 'openai/clip-vit-base-patch32'
+                 kind: str=None,   # of the scores; None: 'sigmoid' for a SigLIP by its name, else 'probabilities'
+                 **kw):            # as `APIAdapter` takes it
+        super().__init__(model, **kw)
+        self.kind = kind or ('sigmoid' if 'siglip' in model.lower() else 'probabilities')
+
     def body(self, texts: list, png: bytes) -> tuple: # (path, body) of a call
         "Return what is sent: a picture, and labels that are whole texts."
         parameters = dict(candidate_labels=texts, hypothesis_template='{}')

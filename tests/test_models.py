@@ -8,7 +8,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.testing import assert_close
 from transformers import (AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, CLIPImageProcessor,
                           M2M100Config, MT5Config, PreTrainedTokenizerFast, RobertaConfig, XLMRobertaConfig)
-from craft_nb.models import HFBlackBox, open_model
+from craft_nb.apis import CallableBlackBox
+from craft_nb.models import HFBlackBox, open_model, pipeline_scores
 from craft_nb.clip import CLIPBlackBox
 from craft_nb.tower import HookTower, TextTower
 
@@ -149,6 +150,23 @@ def test_dual_encoder(dual):
     other = box.query(torch.stack([p0, p0.flip(0)]), images)
     assert (other[0] - other[1]).abs().max() > 1e-5
     assert box.image_size == seen['pixel_values'].shape[-1]
+
+@pytest.mark.parametrize('dual', ['clip', 'siglip'], indirect=True)
+def test_pipeline(dual):
+    "A pipeline of `transformers` in a `CallableBlackBox` says what `HFBlackBox` says of whole texts"
+    from transformers import pipeline
+    pipe = pipeline('zero-shot-image-classification', model=str(dual))
+    pipe.tokenizer.padding_side = 'right'             # as SigLIP's own files say, and unlike this fixture's
+    if pipe.model.config.model_type == 'siglip': pipe.tokenizer.model_input_names = ['input_ids']
+    kind = 'sigmoid' if pipe.model.config.model_type == 'siglip' else 'probabilities'
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 80, 70, 3), dtype=np.uint8)
+    pictures = [Image.fromarray(p) for p in pixels]
+    direct = HFBlackBox(dual, NAMES)
+    expected = direct.score('a photo of a', direct.upload(pictures))
+    box = CallableBlackBox(pipeline_scores(pipe), NAMES, kind=kind)
+    found = box.score('a photo of a', box.upload(pictures))
+    assert_close(found.softmax(-1), expected.softmax(-1), atol=1e-3, rtol=1e-2)
+    assert box.kind == kind
 
 def test_fingerprint(dual):
     "Another mean of the pictures is another model, and so is another activation"
