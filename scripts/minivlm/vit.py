@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from evaluate import GROUPS, image_features, text_features
 from fetch import TRAIN, emojis
 from pairs import captions, read
-from train import Pairs, drawn, features, log, share, task_hashes, told
+from train import Pairs, drawn, features, log, low, share, task_hashes, told
 
 VIT = dict(image_size=96, stages=5, width=192, layers=4, heads=3)
 
@@ -69,7 +69,7 @@ def distil(vit, T, S, words, report, steps=10**9, minutes=15, bs=256, lr=1e-3, s
         if f >= 1: break
         for g in opt.param_groups: g['lr'] = lr*min(1, (i+1)/100)*.5*(1+math.cos(math.pi*f))
         k = torch.randint(len(T), (bs,), generator=gen)
-        with torch.autocast('cpu', torch.bfloat16): z = vit(S[k])
+        with low(): z = vit(S[k].float())
         few = words[torch.randint(len(words), (512,), generator=gen)]
         a, b = alike(F.normalize(z.float(), dim=-1), T[k].float(), few)
         loss = 4*a+b
