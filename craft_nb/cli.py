@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['WHAT_TO_LEARN', 'WROTE', 'DEMO_TASKS', 'COMMANDS', 'task_names', 'pick_methods', 'setting_value', 'parse_settings',
-           'absolute_command', 'ask_to_go_on', 'confirm_service', 'print_spread', 'predict_words', 'fit_budget',
-           'run_fit', 'run_advise', 'show_bills', 'fit_command', 'recall_fit', 'find_classifier', 'classifier_info',
-           'write_rows', 'predict_command', 'tasks_command', 'demo_command', 'usage', 'underscored', 'parse_command',
-           'main']
+           'absolute_command', 'ask_to_go_on', 'confirm_service', 'print_spread', 'predict_words', 'run_fit',
+           'run_advise', 'show_bills', 'fit_command', 'recall_fit', 'find_classifier', 'classifier_info', 'write_rows',
+           'predict_command', 'tasks_command', 'demo_command', 'usage', 'underscored', 'parse_command', 'main']
 
 # %% ../nbs/54_cli.ipynb #46-003
 import csv, json, shlex, sys, warnings
@@ -92,15 +91,17 @@ def ask_to_go_on(otherwise: str): # what to do where there is nobody to ask
 def confirm_service(model: str,  # that a file names: an address, or a model of this machine
                     file,        # which file
                     yes: bool,   # the user agrees already
-                    what: str='the pictures'): # that would be sent
+                    what: str='the pictures', # that would be sent
+                    api: str=''): # options of an API
     "Show the address that a file names, and raise ValueError unless the user agrees."
     if not isinstance(model, str):
         raise ValueError(f'{file} names the model {model!r}: expected a name or an address')
+    from craft_nb.bills import is_api
     from craft_nb.tuning import is_address
-    if not is_address(model): return
+    if not (is_address(model) or is_api(model)): return
     from craft_nb.service.client import host_of
-    print(f'{file} names the service at {host_of(model)} ({model!r}): {what} are sent there, '
-          'and your key for that host', file=sys.stderr)
+    where = f'{host_of(model)} ({model!r})' if is_address(model) else f'{model} {api}'.strip()
+    print(f'{file} names the service at {where}: {what} are sent there, and your key for that host', file=sys.stderr)
     if not yes: ask_to_go_on('say --yes if you trust this service')
 
 # %% ../nbs/54_cli.ipynb #46-027
@@ -132,23 +133,14 @@ def predict_words(out # folder of a report
     commands = [f'craft-nb predict {shlex.quote(str(p))} FOLDER' for p in folders]
     return ' Label new pictures with: ' + ' or '.join(commands)
 
-def fit_budget(c: dict # arguments of `fit`
-              ):       # queries, money, or None
-    "Return the budget of a fit; raise ValueError for a number that it cannot be."
-    from craft_nb.bills import is_api
-    budget = c['budget']
-    if budget is None or is_api(c['model']) and budget > 0: return budget
-    if budget >= 1 and budget == int(budget): return int(budget)
-    raise ValueError(f'--budget {budget:g}: expected 1 query or more; of money, at an API, more than 0')
-
 def run_fit(c: dict,      # arguments of `fit`
             quiet: bool,  # no progress bars
             insecure: bool=False, # allow plain http beyond this machine
             resumed: bool=False): # the tasks must be those of the folder
     "Run the comparison that `fit` asks for."
-    from craft_nb.bills import api_options
+    from craft_nb.bills import api_options, fit_budget
     settings = dict(preset=c['preset'], **parse_settings(c['switches']))
-    budget, seeds = fit_budget(c), c['seeds']
+    budget, seeds = fit_budget(c['model'], c['budget']), c['seeds']
     if seeds < 1: raise ValueError(f'--seeds {seeds}: expected 1 or more')
     if budget is not None: settings['budget'] = budget
     draws = list(range(c['seed'], c['seed'] + seeds))
@@ -167,6 +159,7 @@ def run_advise(c: dict,              # arguments of `fit`
                insecure: bool=False): # allow plain http beyond this machine
     "Print which method to try, a line a task; spend a query each, and write nothing."
     from craft_nb.data import fewshot
+    from craft_nb.bills import api_options
     from craft_nb.rivals.baselines import advise
     from craft_nb.tuning import open_box
     box = None
@@ -174,7 +167,7 @@ def run_advise(c: dict,              # arguments of `fit`
         task = fewshot(name, c['shots'], c['seed'])
         print(task.describe(), flush=True)
         model = c['model'], c['pretrained']
-        box = open_box(model, task.classnames, c['device'], c['precision'], insecure, like=box)
+        box = open_box(model, task.classnames, c['device'], c['precision'], insecure, api_options(c['api']), box)
         advice = advise(box, *task.train, seed=c['seed'])
         command = f'craft-nb fit {shlex.quote(name)} --methods {advice.method}'
         print(f'{advice}, by {command}', flush=True)
@@ -233,13 +226,13 @@ def fit_command(
                    preset=preset, switches=switches, model=model, pretrained=pretrained, device=device,
                    precision=precision, out=out, api=api)
     if resume: command = recall_fit(resume, command, yes)
-    if advise: return run_advise(command, insecure)
     from craft_nb.bills import is_api
     if dry_run and not is_api(command['model']): raise ValueError('--dry-run is for an API: give --model NAME:MODEL')
     if dry_run: return show_bills(command)
     if is_api(command['model']) and not yes:
         show_bills(command)
         ask_to_go_on('say --yes to pay for it')
+    if advise: return run_advise(command, insecure)
     if not resume: command = absolute_command(command)
     run_fit(command, quiet, insecure, bool(resume))
 
@@ -259,7 +252,7 @@ def recall_fit(out,            # folder that `fit` wrote
     old = json.loads(path.read_text())
     if not isinstance(old, dict) or old.keys() != given.keys():
         raise ValueError(f'{path} is not of this version of craft-nb fit: give the whole command')
-    confirm_service(old['model'], path, yes, f'the pictures of {old["task"]!r}')
+    confirm_service(old['model'], path, yes, f'the pictures of {old["task"]!r}', old['api'])
     return dict(old, out=str(out))
 
 # %% ../nbs/54_cli.ipynb #46-036
@@ -320,7 +313,7 @@ def predict_command(
     if not paths: raise ValueError(f'{folder} holds no pictures')
     verify([Row(p, '') for p in paths])
     name, pretrained = info['box']['model'], info['box']['pretrained']
-    confirm_service(name, where/'classifier.json', yes, f'the pictures in {folder}')
+    confirm_service(name, where/'classifier.json', yes, f'the {len(paths)} pictures in {folder}', api)
     box = open_box((name, pretrained), info['classnames'], device, insecure=insecure, api=api_options(api))
     clf = load_classifier(where, box)
     write_rows(paths, clf.predict_proba(Pictures(paths)), box.classnames, out)

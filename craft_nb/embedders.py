@@ -7,27 +7,27 @@ __all__ = ['Embedder', 'split', 'VertexEmbedder', 'GeminiEmbedder', 'CohereEmbed
            'TitanEmbedder', 'EmbeddingBlackBox']
 
 # %% ../nbs/27_embedders.ipynb #emb-003
+from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from .blackbox import ImageSet
-from .paid import APIAdapter, Request, Usage, count_tokens
+from .paid import Request, Usage
 from .pictures import as_pictures
-from .scorers import as_base64, as_png, data_url
+from .scorers import APIAdapter, as_base64, as_png, count_tokens, data_url
 from .texts import TextBlackBox, fill
 
 # %% ../nbs/27_embedders.ipynb #emb-006
 class Embedder(APIAdapter):
     "Share what adapters need that embed: texts or pictures go out in a call, and vectors come back."
     texts_a_call = 1
-    pictures_a_call = 1
 
     def texts_body(self, texts: list) -> tuple: # (path, body) of a call
         "Return what is sent for texts."
         raise NotImplementedError
 
-    def pictures_body(self, pngs: list) -> tuple: # (path, body) of a call
-        "Return what is sent for pictures."
+    def picture_body(self, png: bytes) -> tuple: # (path, body) of a call
+        "Return what is sent for a picture."
         raise NotImplementedError
 
     def read(self, answer) -> list: # of vectors
@@ -38,29 +38,28 @@ class Embedder(APIAdapter):
         "Return what a call for texts will use, as far as one can tell before."
         return Usage(calls=1, texts=len(texts), tokens=count_tokens(texts))
 
-    def picture_usage(self, n: int) -> Usage: # pictures of a call
-        "Return what a call for pictures will use, as far as one can tell before."
-        return Usage(calls=1, pictures=n, tokens=n*self.picture_tokens)
+    def picture_usage(self) -> Usage: # of a call
+        "Return what a call for a picture will use, as far as one can tell before."
+        return Usage(calls=1, pictures=1, tokens=self.picture_tokens)
 
-    def _read_all(self, n):
-        def read(answer):
-            vectors = self.read(answer)
-            if len(vectors) != n: raise ValueError(f'{len(vectors)} vectors for {n} inputs')
-            return torch.tensor(vectors)
-        return read
+    def _read_all(self, n, answer): # -> (n, e)
+        X = torch.tensor(self.read(answer), dtype=torch.float32)
+        if X.ndim != 2 or len(X) != n: raise ValueError(f'{len(X)} vectors for {n} inputs')
+        if not (X.isfinite().all() and X.norm(dim=1).min() > 0): raise ValueError('vectors that are zero or not finite')
+        return X
 
     def embed_texts(self, texts: list) -> Tensor: # (M, e)
         "Embed texts."
         groups = split(texts, self.texts_a_call)
-        requests = [Request(*self.texts_body(g), self.text_usage(g), self._read_all(len(g)), self.used) for g in groups]
-        return torch.cat(self.client.ask_all(requests))
+        requests = (Request(*self.texts_body(g), self.text_usage(g), partial(self._read_all, len(g)), self.tokens)
+                    for g in groups)
+        return torch.cat(self.client.ask_all(requests, len(groups)))
 
     def embed_pictures(self, pngs: list) -> Tensor: # (N, e)
-        "Embed pictures."
-        groups = split(pngs, self.pictures_a_call)
-        requests = [Request(*self.pictures_body(g), self.picture_usage(len(g)), self._read_all(len(g)), self.used)
-                    for g in groups]
-        return torch.cat(self.client.ask_all(requests))
+        "Embed pictures, one a call."
+        requests = (Request(*self.picture_body(png), self.picture_usage(), partial(self._read_all, 1), self.tokens)
+                    for png in pngs)
+        return torch.cat(self.client.ask_all(requests, len(pngs)))
 
 def split(items: list, # of anything
           n: int       # of a piece
@@ -89,9 +88,9 @@ class VertexEmbedder(Embedder):
         "Return what is sent for a text."
         return self._body(dict(text=texts[0]))
 
-    def pictures_body(self, pngs: list) -> tuple: # (path, body) of a call
+    def picture_body(self, png: bytes) -> tuple: # (path, body) of a call
         "Return what is sent for a picture."
-        return self._body(dict(image=dict(bytesBase64Encoded=as_base64(pngs[0]))))
+        return self._body(dict(image=dict(bytesBase64Encoded=as_base64(png))))
 
     def read(self, answer) -> list: # of one vector
         "Read the embedding of the text, or of the picture."
@@ -111,7 +110,7 @@ class GeminiEmbedder(Embedder):
         return dict(headers={'x-goog-api-key': key})
 
     def _body(self, parts):
-        model = self.model or 'gemini-embedding-2-preview'
+        model = self.model or 'gemini-embedding-2'
         requests = [dict(model=f'models/{model}', content=dict(parts=[part])) for part in parts]
         return f'/v1beta/models/{model}:batchEmbedContents', dict(requests=requests)
 
@@ -119,9 +118,9 @@ class GeminiEmbedder(Embedder):
         "Return what is sent for texts."
         return self._body([dict(text=t) for t in texts])
 
-    def pictures_body(self, pngs: list) -> tuple: # (path, body) of a call
-        "Return what is sent for pictures."
-        return self._body([dict(inlineData=dict(mimeType='image/png', data=as_base64(png))) for png in pngs])
+    def picture_body(self, png: bytes) -> tuple: # (path, body) of a call
+        "Return what is sent for a picture."
+        return self._body([dict(inlineData=dict(mimeType='image/png', data=as_base64(png)))])
 
     def read(self, answer) -> list: # of vectors
         "Read the embeddings."
@@ -141,20 +140,17 @@ class CohereEmbedder(Embedder):
         "Return what is sent for texts."
         return self._body(input_type='search_query', texts=texts)
 
-    def pictures_body(self, pngs: list) -> tuple: # (path, body) of a call
+    def picture_body(self, png: bytes) -> tuple: # (path, body) of a call
         "Return what is sent for a picture."
-        return self._body(input_type='image', images=[data_url(png) for png in pngs])
+        return self._body(input_type='image', images=[data_url(png)])
 
     def read(self, answer) -> list: # of vectors
         "Read the embeddings."
         return answer['embeddings']['float']
 
-    def used(self, answer) -> Usage|None:
-        "Return what was billed."
-        billed = answer.get('meta', {}).get('billed_units')
-        if not billed: return None
-        pictures, tokens = billed.get('images', 0), billed.get('input_tokens', 0)
-        return Usage(calls=1, pictures=int(pictures), texts=len(answer.get('texts') or []), tokens=int(tokens))
+    def tokens(self, answer) -> int|None:
+        "Return the tokens that were billed."
+        return ((answer.get('meta') or {}).get('billed_units') or {}).get('input_tokens')
 
 # %% ../nbs/27_embedders.ipynb #emb-010
 class VoyageEmbedder(Embedder):
@@ -163,7 +159,6 @@ class VoyageEmbedder(Embedder):
     url = 'https://api.voyageai.com'
     env = 'VOYAGE_API_KEY'
     texts_a_call = 128
-    pictures_a_call = 8
     picture_tokens = 500
 
     def _body(self, parts):
@@ -174,17 +169,17 @@ class VoyageEmbedder(Embedder):
         "Return what is sent for texts."
         return self._body([dict(type='text', text=t) for t in texts])
 
-    def pictures_body(self, pngs: list) -> tuple: # (path, body) of a call
-        "Return what is sent for pictures."
-        return self._body([dict(type='image_base64', image_base64=data_url(png)) for png in pngs])
+    def picture_body(self, png: bytes) -> tuple: # (path, body) of a call
+        "Return what is sent for a picture."
+        return self._body([dict(type='image_base64', image_base64=data_url(png))])
 
     def read(self, answer) -> list: # of vectors
         "Read the embeddings in the order of the inputs."
         return [row['embedding'] for row in sorted(answer['data'], key=lambda row: row['index'])]
 
-    def used(self, answer) -> Usage|None:
+    def tokens(self, answer) -> int|None:
         "Return the tokens that were counted."
-        return Usage(calls=1, tokens=answer['usage']['total_tokens'])
+        return (answer.get('usage') or {}).get('total_tokens')
 
 class JinaEmbedder(VoyageEmbedder):
     "Ask Jina's embeddings, whose answers look like Voyage's."
@@ -200,9 +195,9 @@ class JinaEmbedder(VoyageEmbedder):
         "Return what is sent for texts."
         return self._body([dict(text=t) for t in texts])
 
-    def pictures_body(self, pngs: list) -> tuple: # (path, body) of a call
-        "Return what is sent for pictures."
-        return self._body([dict(image=as_base64(png)) for png in pngs])
+    def picture_body(self, png: bytes) -> tuple: # (path, body) of a call
+        "Return what is sent for a picture."
+        return self._body([dict(image=as_base64(png))])
 
 class TitanEmbedder(Embedder):
     "Ask Amazon's Titan Multimodal Embeddings on Bedrock; the model is named by its region."
@@ -218,13 +213,17 @@ class TitanEmbedder(Embedder):
         "Return what is sent for a text."
         return '/model/amazon.titan-embed-image-v1/invoke', dict(inputText=texts[0])
 
-    def pictures_body(self, pngs: list) -> tuple: # (path, body) of a call
+    def picture_body(self, png: bytes) -> tuple: # (path, body) of a call
         "Return what is sent for a picture."
-        return '/model/amazon.titan-embed-image-v1/invoke', dict(inputImage=as_base64(pngs[0]))
+        return '/model/amazon.titan-embed-image-v1/invoke', dict(inputImage=as_base64(png))
 
     def read(self, answer) -> list: # of one vector
         "Read the embedding."
         return [answer['embedding']]
+
+    def tokens(self, answer) -> int|None:
+        "Return the tokens that were counted."
+        return answer.get('inputTextTokenCount')
 
 # %% ../nbs/27_embedders.ipynb #emb-012
 class EmbeddingBlackBox(TextBlackBox):
@@ -246,8 +245,7 @@ class EmbeddingBlackBox(TextBlackBox):
 
     def _encode(self, pictures):
         pngs = [as_png(p, self.side) for p in as_pictures(pictures)]
-        groups = split(pngs, self.api.pictures_a_call)
-        self.ledger.calls += len(groups) - 1               # the upload was entered as one
+        self.ledger.calls += len(pngs) - 1                 # the upload was entered as one
         return F.normalize(self.api.embed_pictures(pngs), dim=-1), sum(map(len, pngs))
 
     def _text_vectors(self, texts): # (M, e), of length 1
@@ -284,8 +282,9 @@ class EmbeddingBlackBox(TextBlackBox):
                  queries: list        # of lists of texts
                 ) -> Usage:           # of the API
         "Return what an upload and queries will use, if none of it was asked before."
-        texts = list(dict.fromkeys(t for query in queries for t in query))
-        full, rest = divmod(pictures, self.api.pictures_a_call)
-        whole = self.api.picture_usage(self.api.pictures_a_call).times(full)
-        if rest: whole += self.api.picture_usage(rest)
-        return sum(map(self.api.text_usage, split(texts, self.api.texts_a_call)), whole)
+        whole, seen = self.api.picture_usage().times(pictures), set()
+        for texts in queries:
+            new = [t for t in dict.fromkeys(texts) if t not in seen]
+            seen.update(new)
+            whole = sum(map(self.api.text_usage, split(new, self.api.texts_a_call)), whole)
+        return whole

@@ -75,6 +75,12 @@ class SoftChatScorer(ChatScorer):
     env = ''
     prompt = None   # encoded
 
+    def __init__(self, model: str,  # as the server names it
+                 rate: str=None,    # calls at most; None: no pace
+                 keep: bool=False,  # whether answers are kept
+                 **kw):             # as `ChatScorer` takes it
+        super().__init__(model, rate=rate, keep=keep, **kw)
+
     def behind(self, prompt: Tensor # (n, d)
               ) -> 'SoftChatScorer': # with the same client
         "Return the same scorer behind a soft prompt."
@@ -84,6 +90,7 @@ class SoftChatScorer(ChatScorer):
 
     def content(self, texts: list, png: bytes) -> list: # of parts
         "Return what the user's message holds: picture, prompt, question and list."
+        if self.prompt is None: raise ValueError('no soft prompt: ask behind(prompt)')
         picture = dict(type='image_url', image_url=dict(url=data_url(png)))
         prompt = dict(type='prompt_embeds', data=self.prompt)
         return [picture, prompt, dict(type='text', text=f'\n{self.question}\n{as_list(texts)}')]

@@ -7,16 +7,18 @@ import pytest
 from conftest import root
 from craft_nb.craft import CraFT
 from craft_nb.cli import main
+from craft_nb.data import fewshot
 from craft_nb.lab.statistics import read_lines
 from craft_nb.lab.grids import PAPER, SHARED, cells, load_grid, run_id
 from craft_nb.lab.experiments import CLASSES, method_class, register, run_grid
 
 METHODS = ['PG', 'PG + PR + Co']
-SMALL = dict(tasks=['digits'], shots=[1], seeds=[1, 2], budget=82, precision='fp32', points=0)
+SMALL = dict(shots=[1], seeds=[1, 2], budget=82, precision='fp32', points=0)
 
 def what(lines):
     "What must be the same in two runs of one cell"
-    return [(r['id'], r['method'], r['accuracy'], r['per_class'], r['ledger']['queries']) for r in lines]
+    same = 'id', 'method', 'accuracy', 'per_class', 'history'
+    return [[*(r[k] for k in same), r['ledger']['queries']] for r in lines]
 
 # --- ids
 
@@ -88,7 +90,19 @@ def test_register():
 # --- the runner
 
 @pytest.fixture(scope='module')
-def grid(): return cells(PAPER, 'table3', methods=METHODS, **SMALL)
+def few(tmp_path_factory):
+    "A folder with 120 of the task `digits`, as a process takes seconds for all its test pictures and proves no more"
+    folder = tmp_path_factory.mktemp('tasks')/'few'
+    task = fewshot('digits', 2, 1)
+    for split, (pictures, y) in dict(train=task.train, test=task.test).items():
+        for i in range(len(y) if split == 'train' else 100):
+            to = folder/split/task.classnames[y[i]]
+            to.mkdir(parents=True, exist_ok=True)
+            pictures[i].save(to/f'{i}.png')
+    return str(folder)
+
+@pytest.fixture(scope='module')
+def grid(few): return cells(PAPER, 'table3', methods=METHODS, tasks=[few], **SMALL)
 
 @pytest.fixture(scope='module')
 def alone(grid, tmp_path_factory):
@@ -99,14 +113,14 @@ def test_lines(alone, grid):
     assert [r['id'] for r in alone] == [c['id'] for c in grid] and all(r['ledger']['queries'] <= 82 for r in alone)
     assert {r['threads'] for r in alone} == {1} and all(0 <= r['worst'] <= r['accuracy'] <= 100 for r in alone)
 
-def test_killed(alone, tmp_path):
+def test_killed(alone, few, tmp_path):
     "SIGKILL after the first line; the restart does the rest, and the lines are the same"
     code = f'''
 from craft_nb.lab.experiments import run_grid
 from craft_nb.lab.grids import PAPER, cells
 
 if __name__ == '__main__':
-    grid = cells(PAPER, 'table3', methods={METHODS!r}, **{SMALL!r})
+    grid = cells(PAPER, 'table3', methods={METHODS!r}, tasks=[{few!r}], **{SMALL!r})
     run_grid(grid, {str(tmp_path)!r}, jobs=2, progress=False)
 '''
     (tmp_path/'go.py').write_text(code)
@@ -141,19 +155,20 @@ def test_loggers(grid, tmp_path, log):
     run_grid(grid[:1], tmp_path, jobs=1, progress=False, log=log)
     assert list(tmp_path.rglob('events.out.*' if log == 'tensorboard' else '*.wandb'))
 
-def test_command(tmp_path, capsys):
+def test_command(few, tmp_path, capsys):
     "bench, twice, and report, of a grid of one's own"
-    (tmp_path/'mine.yaml').write_text('''
-defaults: {model: craft-mini, tasks: [digits], shots: [1], seeds: [1], budget: 82, precision: fp32, points: 1}
+    (tmp_path/'mine.yaml').write_text(f'''
+defaults:
+  {{model: craft-mini, tasks: [{json.dumps(few)}], shots: [1], seeds: [1], budget: 82, precision: fp32, points: 1}}
 methods:
-  zero-shot: {is: ZeroShot}
-  CraFT: {is: CraFT}
+  zero-shot: {{is: ZeroShot}}
+  CraFT: {{is: CraFT}}
 tables:
   mine:
     title: Mine
     rows: method
     cols: task
-    cells: [{methods: [zero-shot, CraFT]}]
+    cells: [{{methods: [zero-shot, CraFT]}}]
     claims: [[CraFT, zero-shot]]
 ''')
     words = f'bench {tmp_path}/mine.yaml --jobs 1 --quiet --out {tmp_path}/runs'.split()
