@@ -255,6 +255,10 @@ class EmbeddingBlackBox(TextBlackBox):
 
     def _scores(self, texts, features): return self.scale*features @ self._text_vectors(texts).T
 
+    def fingerprint(self) -> dict: # of the API and of how it is asked
+        "Return what tells this box's answers from another's."
+        return dict(self.spec, side=self.side, scale=self.scale)
+
     def white(self) -> 'EmbeddingBlackBox': # itself: nothing more is to be seen
         "Return what gives features to a method."
         return self

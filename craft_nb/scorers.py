@@ -164,6 +164,11 @@ class APIBlackBox(CallableBlackBox):
         self.side = side
         self.spec = dict(model=f'{api.name}:{api.model}', pretrained=None)
 
+    def fingerprint(self) -> dict: # of the API and of how it is asked
+        "Return what tells this box's answers from another's."
+        asked = {k: getattr(self.api, k) for k in ('kind', 'question', 'logprobs') if hasattr(self.api, k)}
+        return dict(self.spec, side=self.side, **asked)
+
     def _encode(self, pictures): return [as_png(p, self.side) for p in as_pictures(pictures)], 0
 
     def _sent(self, texts, pngs):
