@@ -91,7 +91,6 @@ def conse(clip, w, b, IN, a=1., t=3.):
         fc2.weight.mul_(.1)
         fc2.weight[:, :K] = IN.T
 
-@torch.no_grad()
 def low():
     "Arithmetic of 16 bits, where the processor has units for it; elsewhere it would take ten times as long as 32"
     return torch.autocast('cpu', torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported())
