@@ -195,16 +195,18 @@ def to_logits(scores,           # as for `as_table`, or N texts: the best of eac
     return fill_missing(odds.log(), 'logits'), kind
 
 # %% ../nbs/23_apis.ipynb #23-039b
-def text_pieces(texts: list, # M of them, two or more
-                n: int       # texts of a call, two or more
+def text_pieces(texts: list, # M of them
+                n: int|None  # texts of a call, two or more; None: any number
                ) -> list:    # of lists
-    "Cut texts into calls, with the first of all in every one."
+    "Cut texts into calls, with the first of all in every one; into a single call if they fit."
+    if n is None or len(texts) <= n: return [texts]
     anchor, *others = texts
     return [[anchor, *others[i:i+n-1]] for i in range(0, len(others), n - 1)]
 
 def join_pieces(pieces: list # (N, m) logits of each call, known up to one number a row
-               ) -> Tensor:  # (N, M) logits, less those of the first text
+               ) -> Tensor:  # (N, M) logits, less those of the first text; of a single call as they are
     "Join the answers to calls that have their first text in common."
+    if len(pieces) == 1: return pieces[0]
     less = [Y - Y[:, :1] for Y in pieces]
     return torch.cat([less[0][:, :1], *(Y[:, 1:] for Y in less)], 1)
 
@@ -248,10 +250,6 @@ class CallableBlackBox(TextBlackBox):
             raise ValueError(f'{said}, the classifier was fitted on {kind}')
         self._kind['kind'] = kind
 
-    def _pieces(self, texts): # -> lists of texts, a call each
-        if self.max_texts is None or len(texts) <= self.max_texts: return [texts]
-        return text_pieces(texts, self.max_texts)
-
     def _encode(self, pictures):
         opened = [open_picture(p) for p in as_pictures(pictures)]
         return opened, 0             # nothing is sent yet
@@ -259,15 +257,15 @@ class CallableBlackBox(TextBlackBox):
     def _sent(self, texts, kept):
         zero = np.uint8(0)           # stands for a byte of a picture
         pixels = [np.broadcast_to(zero, (p.height, p.width, 3)) for p in kept]
-        return [*TextBlackBox._sent(self, texts, kept), *pixels*len(self._pieces(texts))]
+        return [*TextBlackBox._sent(self, texts, kept), *pixels*len(text_pieces(texts, self.max_texts))]
 
-    def _answer(self, texts, kept): # to one call
-        scores = self.fn(list(texts), list(kept))
-        Y, self._kind['kind'] = to_logits(scores, len(kept), texts, self.kind, self.floor)
-        return Y
+    def _ask(self, pieces, kept): # lists of texts, a call each -> yields what the function answers
+        self.ledger.calls += len(pieces) - 1   # a query was entered as one
+        for texts in pieces: yield self.fn(list(texts), list(kept))
 
     def _scores(self, texts, kept):
-        pieces = self._pieces(texts)
-        self.ledger.calls += len(pieces) - 1   # a query was entered as one
-        found = [self._answer(piece, kept) for piece in pieces]
-        return found[0] if len(found) == 1 else join_pieces(found)
+        pieces, found = text_pieces(texts, self.max_texts), []
+        for piece, scores in zip(pieces, self._ask(pieces, kept)):
+            Y, self._kind['kind'] = to_logits(scores, len(kept), piece, self.kind, self.floor)
+            found.append(Y)
+        return join_pieces(found)

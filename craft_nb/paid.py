@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['AGAIN', 'LATE', 'Usage', 'Tariff', 'AnswerStore', 'Pace', 'TryAgain', 'retry_after', 'find_message', 'hide',
-           'check_response', 'as_it_is', 'not_said', 'Request', 'is_local', 'check_address', 'api_key', 'APIClient',
+           'check_response', 'as_it_is', 'not_said', 'Request', 'is_loopback', 'check_address', 'api_key', 'APIClient',
            'local_api']
 
 # %% ../nbs/25_paid.ipynb #pay-003
-import json, os, sqlite3, threading, time
+import ipaddress, json, os, sqlite3, threading, time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -16,8 +16,8 @@ from dataclasses import astuple, dataclass, replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import islice
 import httpx, limits
+from fastcore.basics import chunked
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 from tenacity import (Retrying, retry_if_exception_type, sleep_using_event, stop_before_delay, stop_when_event_set,
@@ -127,10 +127,6 @@ class AnswerStore:
             if answer is None: return
             db.execute('INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)', [key, api, today, json.dumps(answer)])
 
-    def close(self):
-        "Close the file."
-        self.db.close()
-
 # %% ../nbs/25_paid.ipynb #pay-013
 class Pace:
     "Let so many calls through in so much time; the others wait."
@@ -216,16 +212,19 @@ class Request:
     read: Callable = as_it_is   # the JSON of an answer -> what is wanted; ValueError for nonsense
     tokens: Callable = not_said # the JSON of an answer -> tokens that were counted, or None: as expected
 
-def is_local(url: str # of an API
-            ) -> bool:
-    "Tell this machine from others."
-    return httpx.URL(url).host in ('127.0.0.1', 'localhost', '::1')
+def is_loopback(host: str # HOST or HOST:PORT
+               ) -> bool:
+    "Tell whether a host is this machine."
+    name = httpx.URL(f'http://{host}').host
+    if name == 'localhost': return True
+    try: return ipaddress.ip_address(name).is_loopback
+    except ValueError: return False
 
 def check_address(url: str,      # of an API
                   secret: bool): # whether a key goes there
     "Raise ValueError for what is no address, and for one where a key could be read on the way."
     if not url.startswith(('http://', 'https://')): raise ValueError(f'url={url!r}: expected http:// or https://')
-    if secret and url.startswith('http:') and not is_local(url):
+    if secret and url.startswith('http:') and not is_loopback(httpx.URL(url).netloc.decode()):
         raise ValueError(f'{url} is plain http: the key could be read on the way; use https')
 
 def api_key(env: str,         # variable of the environment that holds it
@@ -272,10 +271,6 @@ class APIClient:
         self.http = httpx.Client(headers=headers, timeout=httpx.Timeout(timeout, connect=10))
 
     def __repr__(self): return f'APIClient({self.url!r})'       # without the keys
-    def close(self):
-        "Close the connection and the file."
-        self.http.close()
-        self.store.close()
 
     def spent(self) -> Usage: # in all runs that shared the file
         "Return what was used of the API, calls included whose end is not known."
@@ -328,10 +323,11 @@ class APIClient:
 
     def ask(self,
             request: Request,           # from disk if it was answered before
-            stop: threading.Event=None  # once it is set, there is no further try
+            stop: threading.Event=None, # once it is set, there is no further try
+            key: str=None               # of the request, if it is known
            ):                           # what the request's `read` returns
         "Return the answer to a request: from disk, or from the API, tried again for `patience` seconds."
-        key, stop = self.key(request), stop or threading.Event()
+        key, stop = key or self.key(request), stop or threading.Event()
         kept = self.store.get(key)
         if kept is not None: return request.read(kept)
         tries = Retrying(retry=retry_if_exception_type(TryAgain), wait=self._wait, sleep=sleep_using_event(stop),
@@ -347,7 +343,7 @@ class APIClient:
         keys = [self.key(r) for r in requests]
         stop = threading.Event()
         with ThreadPoolExecutor(self.workers) as pool:
-            futures = {key: pool.submit(self.ask, r, stop) for key, r in dict(zip(keys, requests)).items()}
+            futures = {key: pool.submit(self.ask, r, stop, key) for key, r in dict(zip(keys, requests)).items()}
             try:
                 for f in as_completed(futures.values()):
                     f.result()                       # the first error ends all
@@ -363,9 +359,9 @@ class APIClient:
                 total: int # how many, for the bar
                ) -> list:  # what `read` returns, for each request
         "Return the answers to many requests, several at a time."
-        requests, found = iter(requests), []
+        found = []
         with tqdm(total=total, desc=self.name, unit='call', disable=not self.progress) as bar:
-            while some := list(islice(requests, 256)): found += self._ask_some(some, bar)
+            for some in chunked(requests, 256): found += self._ask_some(some, bar)
         return found
 
 # %% ../nbs/25_paid.ipynb #pay-022a

@@ -12,8 +12,8 @@ import base64, math, re, string
 from functools import partial
 from io import BytesIO
 import httpx, numpy as np
-from .apis import CallableBlackBox, join_pieces, to_logits
-from .paid import APIClient, Request, Tariff, Usage, api_key, is_local
+from .apis import CallableBlackBox, text_pieces
+from .paid import APIClient, Request, Tariff, Usage, api_key, is_loopback
 from .pictures import as_pictures, open_picture
 from .texts import TextBlackBox
 
@@ -46,6 +46,7 @@ class APIAdapter:
     url = ''           # its address
     env = ''           # variable of the environment that holds the key; '': it needs none
     picture_tokens = 0 # of a picture, about, where tokens are charged
+    settings = ()      # names of what changes its answers
 
     def __init__(self,
         model: str='',           # as the API names it
@@ -57,7 +58,8 @@ class APIAdapter:
     ):
         self.model = model
         if env is not None: self.env = env
-        elsewhere = url and not is_local(url) and httpx.URL(url).host != httpx.URL(self.url).host
+        elsewhere = url and httpx.URL(url).host != httpx.URL(self.url).host
+        if elsewhere and is_loopback(httpx.URL(url).netloc.decode()): elsewhere = False
         if elsewhere and self.env and env is None and key is None:
             raise ValueError(f'{url} is not {self.name}: say which variable holds its key, env=..., '
                              'or env= if it needs none')
@@ -73,7 +75,19 @@ class APIAdapter:
     def tokens(self,
                answer        # of a call
               ) -> int|None:
-        "Return the tokens that were counted, where an answer tells; else None."
+        "Return the tokens that were counted, where an answer tells as most do; else None."
+        if isinstance(answer, dict): return (answer.get('usage') or {}).get('total_tokens')
+
+    @property
+    def spec(self) -> dict: # as of a box
+        "Return what opens the same API again."
+        return dict(model=f'{self.name}:{self.model}', pretrained=None)
+
+    def fingerprint(self,
+                    **more # what the box adds
+                   ) -> dict:
+        "Return what tells its answers from another's."
+        return self.spec | {name: getattr(self, name) for name in self.settings} | more
 
 def count_tokens(texts: list # whose tokens are counted together
                 ) -> int:
@@ -85,6 +99,7 @@ class Scorer(APIAdapter):
     "Share what adapters need that score texts: texts and a picture go out in a call, and scores come back."
     kind = 'probabilities'   # of the scores, one of `KINDS`
     max_texts = None         # of a call; None: any number
+    settings = 'kind',
 
     def body(self,
              texts: list,  # of a call
@@ -104,6 +119,14 @@ class Scorer(APIAdapter):
         "Return what a call will use, as far as one can tell before."
         tokens = self.picture_tokens + count_tokens(texts)
         return Usage(calls=1, pictures=1, texts=len(texts), tokens=tokens)
+
+    def estimate(self,
+                 pictures: int, # N
+                 queries: list  # of lists of texts
+                ) -> Usage:
+        "Return what queries will use, if none of it was asked before."
+        each = [self.expected(piece) for texts in queries for piece in text_pieces(texts, self.max_texts)]
+        return sum(each, Usage()).times(pictures)
 
     def request(self,
                 texts: list, # of a call
@@ -162,35 +185,25 @@ class APIBlackBox(CallableBlackBox):
         super().__init__(api.score, classnames, budget, api.kind, floor, api.max_texts)
         self.api = api
         self.side = side
-        self.spec = dict(model=f'{api.name}:{api.model}', pretrained=None)
+        self.spec = api.spec
 
     def fingerprint(self) -> dict: # of the API and of how it is asked
         "Return what tells this box's answers from another's."
-        asked = {k: getattr(self.api, k) for k in ('kind', 'question', 'logprobs') if hasattr(self.api, k)}
-        return dict(self.spec, side=self.side, **asked)
+        return self.api.fingerprint(side=self.side)
 
     def _encode(self, pictures): return [as_png(p, self.side) for p in as_pictures(pictures)], 0
 
     def _sent(self, texts, pngs):
         pictures = [np.frombuffer(png, np.uint8) for png in pngs]
-        return [*TextBlackBox._sent(self, texts, pngs), *pictures*len(self._pieces(texts))]
+        return [*TextBlackBox._sent(self, texts, pngs), *pictures*len(text_pieces(texts, self.max_texts))]
+
+    def _ask(self, pieces, pngs): # lists of texts -> for each, N scores
+        self.ledger.calls += len(pieces)*len(pngs) - 1     # a query was entered as one
+        return self.api.score(pieces, pngs)
 
     def _scores(self, texts, pngs):
         check_distinct(texts)
-        pieces = self._pieces(texts)
-        self.ledger.calls += len(pieces)*len(pngs) - 1     # a query was entered as one
-        found = []
-        for piece, scores in zip(pieces, self.api.score(pieces, pngs)):
-            Y, self._kind['kind'] = to_logits(scores, len(pngs), piece, self.kind, self.floor)
-            found.append(Y)
-        return found[0] if len(found) == 1 else join_pieces(found)
-
-    def estimate(self, pictures: int, # N
-                 queries: list        # of lists of texts
-                ) -> Usage:           # of the API
-        "Return what queries will use, if none of it was asked before."
-        each = [self.api.expected(piece) for texts in queries for piece in self._pieces(texts)]
-        return sum(each, Usage()).times(pictures)
+        return super()._scores(texts, pngs)
 
 # %% ../nbs/26_scorers.ipynb #sco-022
 class RoboflowScorer(Scorer):
@@ -237,10 +250,6 @@ class JinaScorer(Scorer):
         rows = row.get('predictions') or [dict(label=row['prediction'], score=row['score'])]
         return {r['label']: r['score'] for r in rows}
 
-    def tokens(self, answer) -> int|None:
-        "Return the tokens that were counted."
-        return (answer.get('usage') or {}).get('total_tokens')
-
 # %% ../nbs/26_scorers.ipynb #sco-030
 LETTERS = string.ascii_uppercase[:20]
 QUESTION = 'Which of these texts fits the picture best? Answer with its letter alone.'
@@ -280,6 +289,7 @@ class ChatScorer(Scorer):
     env = 'OPENAI_API_KEY'
     max_texts = len(LETTERS)
     picture_tokens = 300     # models differ: answers say what was counted
+    settings = 'kind', 'question', 'logprobs'
 
     def __init__(self,
         model: str,            # as the API names it
@@ -322,7 +332,3 @@ class ChatScorer(Scorer):
                 raise ValueError('the answer ended before its letter: give more max_tokens=')
             found = letter_choice(texts, said)
         return found or dict.fromkeys(texts, 1/len(texts))
-
-    def tokens(self, answer) -> int|None:
-        "Return the tokens that were counted, of question and answer."
-        return (answer.get('usage') or {}).get('total_tokens')

@@ -6,7 +6,7 @@
 __all__ = ['find_table', 'TokenTable', 'encode_prompt', 'SoftChatScorer', 'SoftChatBlackBox']
 
 # %% ../nbs/28_soft.ipynb #sof-003
-import base64, json
+import json
 from copy import copy
 from io import BytesIO
 from pathlib import Path
@@ -15,9 +15,8 @@ from safetensors import safe_open
 from torch import Tensor
 from .apis import join_pieces, text_pieces, to_logits
 from .blackbox import BlackBox
-from .paid import Usage
 from .pictures import as_pictures
-from .scorers import ChatScorer, as_list, as_png, data_url
+from .scorers import ChatScorer, as_base64, as_png, check_distinct
 
 # %% ../nbs/28_soft.ipynb #sof-006
 def find_table(folder: Path # of a model, as Hugging Face lays it out
@@ -66,7 +65,7 @@ def encode_prompt(p: Tensor # (n, d)
     "Encode a soft prompt as vLLM reads it: base64 of what `torch.save` writes."
     out = BytesIO()
     torch.save(p.detach().cpu().contiguous().clone(), out)
-    return base64.b64encode(out.getvalue()).decode()
+    return as_base64(out.getvalue())
 
 class SoftChatScorer(ChatScorer):
     "Ask a chat model of vLLM behind a soft prompt."
@@ -91,9 +90,9 @@ class SoftChatScorer(ChatScorer):
     def content(self, texts: list, png: bytes) -> list: # of parts
         "Return what the user's message holds: picture, prompt, question and list."
         if self.prompt is None: raise ValueError('no soft prompt: ask behind(prompt)')
-        picture = dict(type='image_url', image_url=dict(url=data_url(png)))
+        picture, question = super().content(texts, png)
         prompt = dict(type='prompt_embeds', data=self.prompt)
-        return [picture, prompt, dict(type='text', text=f'\n{self.question}\n{as_list(texts)}')]
+        return [picture, prompt, dict(type='text', text='\n' + question['text'])]
 
 class SoftChatBlackBox(BlackBox):
     "Put a chat model that takes soft prompts behind the interface of a box."
@@ -108,7 +107,11 @@ class SoftChatBlackBox(BlackBox):
         self.api = api
         self.table = table
         self.side = side
-        self.spec = dict(model=f'{api.name}:{api.model}', pretrained=None)
+        self.spec = api.spec
+
+    def fingerprint(self) -> dict: # of the server and of how it is asked
+        "Return what tells this box's answers from another's."
+        return self.api.fingerprint(side=self.side)
 
     def _encode(self, pictures):
         pngs = [as_png(p, self.side) for p in as_pictures(pictures)]
@@ -116,24 +119,13 @@ class SoftChatBlackBox(BlackBox):
 
     def _embed(self, text): return self.table.embed(text)
 
-    def _pieces(self, texts): # -> lists of texts, a call each
-        if len(texts) <= self.api.max_texts: return [texts]
-        return text_pieces(texts, self.api.max_texts)
-
-    def _behind(self, prompt, pngs): # -> (N, K)
-        pieces, N = self._pieces(self.classnames), len(pngs)
+    def _behind(self, prompt, pieces, pngs): # -> (N, K)
         scores = self.api.behind(prompt).score(pieces, pngs)
-        found = [to_logits(s, N, piece, 'probabilities', 1e-6)[0] for piece, s in zip(pieces, scores)]
-        return found[0] if len(found) == 1 else join_pieces(found)
+        found = [to_logits(s, len(pngs), piece, 'probabilities', 1e-6)[0] for piece, s in zip(pieces, scores)]
+        return join_pieces(found)
 
     def _logits(self, prompts, pngs):
-        calls = len(prompts)*len(self._pieces(self.classnames))*len(pngs)
-        self.ledger.calls += calls - 1                     # the query was entered as one
-        return torch.stack([self._behind(p, pngs) for p in prompts])
-
-    def estimate(self, pictures: int, # N
-                 queries: list        # of lists of texts, one for each prompt
-                ) -> Usage:           # of the server
-        "Return what queries will use."
-        each = [self.api.expected(piece) for texts in queries for piece in self._pieces(texts)]
-        return sum(each, Usage()).times(pictures)
+        check_distinct(self.classnames)
+        pieces = text_pieces(self.classnames, self.api.max_texts)
+        self.ledger.calls += len(prompts)*len(pieces)*len(pngs) - 1     # the query was entered as one
+        return torch.stack([self._behind(p, pieces, pngs) for p in prompts])

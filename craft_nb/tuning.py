@@ -48,7 +48,7 @@ class Price:
 class APIPrice:
     "Take prices from a box of an API: money by its tariff, or calls if it has none."
     def __init__(self,
-                 box: BlackBox): # of an API, which has `estimate`
+                 box: BlackBox): # of an API
         self.box = box
         tariff = box.api.client.tariff
         self.tariff = Tariff(call=1) if tariff == Tariff() else tariff
@@ -59,7 +59,7 @@ class APIPrice:
               ) -> float:
         "Return the bill of one query."
         words = [*self.box.classnames, *PROBE_WORDS][:texts]
-        return self.tariff.cost(self.box.estimate(N*pieces, [words]))
+        return self.tariff.cost(self.box.api.estimate(N*pieces, [words]))
 
     def of_picture(self, texts: int, # scored on it
                    pieces: int=1     # in which it is sent
@@ -70,7 +70,7 @@ class APIPrice:
 def price_of(box: BlackBox # any
             ):             # a `Price`, or an `APIPrice`
     "Return what a box says that it charges, or one for a query."
-    return APIPrice(box) if hasattr(box, 'estimate') else Price()
+    return APIPrice(box) if hasattr(box, 'api') else Price()
 
 def check_budget(price: Price,        # of a box
                  budget: float|None): # at most for a fit
