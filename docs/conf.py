@@ -1,16 +1,20 @@
 "Sphinx's settings for the site; `scripts/docs.py` lays its pages beside a copy of this file."
-import inspect, re
+import inspect, re, sys
+from pathlib import Path
 from docutils.nodes import SkipNode
 from fastcore.docments import docments
 from latex2mathml.converter import convert
 
 project, author, copyright = 'craft_nb', 'the craft_nb authors', '2026 onwards, the craft_nb authors'
-extensions = ['myst_nb', 'sphinx.ext.autodoc', 'sphinx.ext.viewcode']
+sys.path.insert(0, str(Path(__file__).parent))  # for `pages`, which lies beside this file
+extensions = ['pages', 'myst_nb', 'sphinx.ext.autodoc', 'sphinx.ext.viewcode']
 html_theme, html_title, html_static_path = 'furo', 'craft_nb', ['_static']
 html_css_files = ['craft.css']
 html_theme_options = {'navigation_with_keys': True}
 html_math_renderer = 'mathml'
+exclude_patterns = ['notebooks']  # as they are: to download
 nb_execution_mode, nb_merge_streams = 'off', True
+nb_render_markdown_format = 'myst'  # tables that cells print are tables
 myst_enable_extensions = ['dollarmath', 'colon_fence']
 myst_heading_anchors = 3
 autodoc_member_order, autodoc_typehints, toc_object_entries_show_parents = 'bysource', 'signature', 'hide'

@@ -1,7 +1,7 @@
 """Build the site: the notebooks as chapters, an API reference from the docments, a search.
 
 All of it is readable from a folder."""
-import ast, html.parser, json, os, re, shutil, subprocess, sys, urllib.parse
+import ast, configparser, html.parser, json, os, re, shutil, subprocess, sys, urllib.parse
 from pathlib import Path
 from fastcore.script import call_parse
 
@@ -19,13 +19,23 @@ def hides(d): # directives of a cell
     if d.get('echo') == 'false': tags.append('remove-input')
     return tags
 
+def known(nb,   # a notebook, as JSON
+          names # {public name: its module}
+         ):
+    "The names that mean ours in this notebook: its own, what it imports, and all classes (a `read` may be anybody's)"
+    imports = re.findall(r'^from craft_nb[\w.]* import (\([^)]*\)|[^\n]*)', text(nb), flags=re.M)
+    imported = set(re.findall(r'\w+', ' '.join(imports)))
+    own = module(nb)
+    return {n: m for n, m in names.items() if m == own or n in imported or re.match(r'[A-Z]+\w*[a-z]', n)}
+
 def chapter(nb, # a notebook, as JSON
             names=None, # {public name: 'module'}, to link `name` to its reference
+            before='', # markdown for a line below the title
             after='', # markdown for the end
            ):
     "The notebook as the site shows it: no hidden cells, no directives, names linked to the reference"
-    names = names or {}
-    ref = lambda m: f'{{py:obj}}`{m[0][1:-1]} <craft_nb.{names[m[1]]}.{m[1]}>`' if m[1] in names else m[0]
+    names = known(nb, names or {})
+    def ref(m): return f'{{py:obj}}`{m[0][1:-1]} <craft_nb.{names[m[1]]}.{m[1]}>`' if m[1] in names else m[0]
     for c in nb['cells']:
         src = ''.join(c['source'])
         if c['cell_type'] == 'markdown':
@@ -35,13 +45,11 @@ def chapter(nb, # a notebook, as JSON
         else:
             d = said(src)
             if d.get('output') == 'false': c['outputs'] = []
-            for o in c['outputs']:  # Sphinx follows links of Markdown cells, not of outputs
-                md = o.get('data', {}).get('text/markdown')
-                if md: o['data']['text/markdown'] = re.sub(r'(\]\([\w/]+)\.ipynb\)', r'\1.html)', ''.join(md))
             c['metadata'] = {'tags': hides(d)}
             src = re.sub(r'^#\|.*\n?', '', src, flags=re.M).strip('\n')
             if not src: c['metadata'] = {'tags': ['remove-cell']}
         c['source'] = src
+    nb['cells'].insert(1, {'cell_type': 'markdown', 'id': 'before', 'metadata': {}, 'source': before})
     nb['cells'].append({'cell_type': 'markdown', 'id': 'after', 'metadata': {}, 'source': after})
     return nb
 
@@ -66,13 +74,44 @@ def exported():
         alls[m] = re.search(r'^__all__ = (\[.*?\])', p.read_text(encoding='utf-8'), flags=re.M|re.S)
     return {k: ast.literal_eval(m[1]) for k, m in alls.items() if m}
 
+def course_map():
+    "The groups of the course as the index shows them, {'The first evening': ['01_blackbox', ...]}"
+    cells = json.loads((root/'nbs/index.ipynb').read_text(encoding='utf-8'))['cells']
+    shown = [''.join(o.get('data', {}).get('text/markdown', '')) for c in cells for o in c.get('outputs', [])]
+    groups = {}
+    for row in re.findall(r'^\| (.*?) \|', '\n'.join(shown), flags=re.M):
+        group, stem = re.match(r'\*\*(.+)\*\*', row), re.match(r'\[`(\w+)`\]', row)
+        if group: groups[group[1]] = []
+        elif stem: list(groups.values())[-1].append(stem[1])
+    return groups
+
+def links(path,   # of a notebook
+          git='', # the address of the repository on GitHub, where it has one
+          branch='main',
+         ):
+    "The line below a chapter's title, in Markdown: where to take the notebook from, and where to edit it"
+    rel = path.relative_to(root).as_posix()
+    line = [f'{{download}}`Download this notebook </notebooks/{rel[len("nbs/"):]}>`']
+    if git: line.append(f'[Edit it]({git}/edit/{branch}/{rel})')
+    if git.startswith('https://github.com/'):
+        colab = git.replace('github.com', 'colab.research.google.com/github')
+        line.append(f'[Open in Colab]({colab}/blob/{branch}/{rel})')
+    return ' · '.join(line)
+
+def settings():
+    "What `settings.ini` says"
+    ini = configparser.ConfigParser()
+    ini.read(root/'settings.ini', encoding='utf-8')
+    return ini['DEFAULT']
+
 def lay(src # an empty folder
        ):
     "Write the pages from which Sphinx builds: chapters, answers, reference"
     mods = exported()
+    ini = settings()
     names = {n: m for m, ns in mods.items() for n in ns}
     names = {n: m for n, m in names.items() if sum(n in ns for ns in mods.values()) == 1}
-    for d in 'solutions', 'api', '_static': (src/d).mkdir(parents=True)
+    for d in 'solutions', 'api', '_static', 'notebooks/solutions': (src/d).mkdir(parents=True)
     for f in root.glob('docs/*'): shutil.copy(f, src/('_static' if f.suffix == '.css' else '.')/f.name)
     course = sorted(p for p in root.glob('nbs/[!_.]*.ipynb') if p.stem != 'index')
     answers = sorted(root.glob('nbs/solutions/[!_.]*.ipynb'))
@@ -87,10 +126,15 @@ def lay(src # an empty folder
         if answered and p.parent.name == 'nbs': after.append(f'{{doc}}`Answers </solutions/{p.stem}>`')
         if mod: made[mod] = p
         heads[rel] = title(nb)
-        if p.stem == 'index': after = [contents(heads, mods)]
-        (src/rel).write_text(json.dumps(chapter(nb, names, ' · '.join(after))), encoding='utf-8')
+        before = '' if p.stem == 'index' else links(p, ini['git_url'], ini['branch'])
+        if p.stem == 'index': after = [contents(heads)]
+        (src/rel).write_text(json.dumps(chapter(nb, names, before, ' · '.join(after))), encoding='utf-8')
+        shutil.copy(p, src/'notebooks'/rel)
     for m in mods:
         (src/f'api/{m}.rst').write_text(reference(f'craft_nb.{m}', made.get(m)), encoding='utf-8')
+    (src/'reference.rst').write_text(listing('Reference', [f'api/{m}' for m in mods]), encoding='utf-8')
+    answers = [p.relative_to(root/'nbs').with_suffix('').as_posix() for p in answers]
+    (src/'answers.rst').write_text(listing('Answers', answers), encoding='utf-8')
 
 def reference(name, # of a module
               path, # of the notebook that derives it, or None
@@ -100,14 +144,19 @@ def reference(name, # of a module
     options = '   :members:\n   :undoc-members:\n   :show-inheritance:\n'
     return f'{name}\n{"="*len(name)}\n\n{chap}.. automodule:: {name}\n{options}'
 
-def contents(heads, # {path of a notebook: its title}
-             mods):
-    "The tables of contents: the course in order, the answers, the reference"
-    toc = lambda cap, docs: '\n'.join(['```{toctree}', ':hidden:', f':caption: {cap}', '', *docs, '```', ''])
-    line = lambda p: f'{p.stem.split("_")[0]} · {heads[p]} <{p.with_suffix("").as_posix()}>'
-    course = [line(p) for p in heads if p.stem != 'index' and len(p.parts) == 1]
-    answers = [line(p) for p in heads if len(p.parts) > 1]
-    return '\n'.join([toc('The course', course), toc('Answers', answers), toc('Reference', [f'api/{m}' for m in mods])])
+def listing(title, # of a page
+            docs,  # that it leads to
+           ):
+    "A page of links, in reStructuredText"
+    return '\n'.join([title, '='*len(title), '', '.. toctree::', '   :maxdepth: 1', '', *[f'   {d}' for d in docs], ''])
+
+def contents(heads # {path of a notebook, relative to `nbs/`: its title}
+            ):
+    "The tables of contents for the side bar: the course by its groups, then answers and reference, a line each"
+    def toc(caption, docs): return '\n'.join(['```{toctree}', ':hidden:', f':caption: {caption}', '', *docs, '```', ''])
+    def line(stem): return f'{stem.split("_")[0]} · {heads[Path(stem + ".ipynb")]} <{stem}>'
+    course = [toc(group, map(line, stems)) for group, stems in course_map().items()]
+    return '\n'.join([*course, toc('Beside it', ['Answers <answers>', 'Reference <reference>'])])
 
 class Links(html.parser.HTMLParser):
     "Collect a page's anchors, links, and what it loads by itself"
@@ -144,12 +193,15 @@ def broken(out # the built site
 @call_parse
 def main(out:str='_docs', # folder of the site, made anew
          work:str='build/docs', # folder for the pages it is built from
+         base:str='', # the address where it will stand, for a sitemap; that of settings.ini if not given
         ):
     "Build the site and check every link in it"
     out, work = (root/out).resolve(), (root/work).resolve()
     for d in out, work: shutil.rmtree(d, ignore_errors=True)
     lay(work/'pages')
-    sphinx = [sys.executable, '-m', 'sphinx', '-q', '-j', '2', '-b', 'html']
+    ini = settings()
+    if ini['doc_host']: base = base or ini['doc_host'] + ini['doc_baseurl']
+    sphinx = [sys.executable, '-m', 'sphinx', '-q', '-j', '2', '-b', 'html', '-D', f'html_baseurl={base}']
     r = subprocess.run([*sphinx, '-d', work/'doctrees', work/'pages', work/'html'],
                        cwd=root, text=True, capture_output=True)
     if r.returncode: sys.exit(f'Sphinx failed:\n{r.stdout}\n{r.stderr}')

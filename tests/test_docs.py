@@ -1,12 +1,21 @@
 "The site: built from the notebooks, every link in it leads somewhere, nothing in it is loaded from elsewhere."
-import re, sys
+import importlib.util, re, sys
 import pytest
 from conftest import modules, notebooks, root, run
 
 @pytest.fixture(scope='module')
+def docs():
+    "The script, as a module"
+    spec = importlib.util.spec_from_file_location('docs', root/'scripts/docs.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+@pytest.fixture(scope='module')
 def site(tmp_path_factory):
     tmp = tmp_path_factory.mktemp('site')
-    rc, out = run([sys.executable, 'scripts/docs.py', '--out', tmp/'site', '--work', tmp/'pages'])
+    options = ['--out', tmp/'site', '--work', tmp/'pages', '--base', 'https://example.org/craft/']
+    rc, out = run([sys.executable, 'scripts/docs.py', *options])
     print(out)
     assert rc == 0 and ' 0 problems' in out, out
     return tmp/'site'
@@ -31,18 +40,66 @@ def test_chapter(site):
 def test_search(site):
     assert re.search(r'"?ledger"?:', (site/'searchindex.js').read_text(encoding='utf-8'))
 
-def test_broken_links_are_found(tmp_path):
+def test_side_bar(site, docs):
+    "The course by its groups; answers and reference a line each, whose pages are listed while one of them is shown"
+    def bar(page):
+        text = (site/page).read_text(encoding='utf-8')
+        return re.search(r'<div class="sidebar-tree">(.*?)</div>', text, flags=re.S)[1]
+    groups = docs.course_map()
+    assert sum(groups.values(), []) == [p.stem for p in notebooks if p.parent.name == 'nbs' and p.stem != 'index']
+    for page in 'index.html', 'api/losses.html': assert all(f'>{group}</span>' in bar(page) for group in groups)
+    assert 'href="api/heads.html"' not in bar('09_losses.html') and 'href="heads.html"' in bar('api/losses.html')
+    here = re.findall(r'class="[^"]*current-page[^"]*"><a class="[^"]*" href="([^"]*)">([^<]*)', bar('09_losses.html'))
+    assert here == [('#', '09 · The two losses')]
+
+def test_tables(site):
+    "A table that a cell writes in Markdown is set as a table"
+    rule = re.compile(r'^\|(?: *:?-+:? *\|)+$', flags=re.M)  # the line below the heads
+    raw = [p.name for p in site.glob('*.html') if rule.search(p.read_text(encoding='utf-8'))]
+    assert raw == []
+    tables = len(rule.findall((root/'README.md').read_text(encoding='utf-8')))
+    assert (site/'index.html').read_text(encoding='utf-8').count('<table') == tables > 3
+
+def test_found(site):
+    "Search engines read what a page says of itself, and a list of all pages"
+    said = re.search(r'<meta name="description" content="([^"]*)"', (site/'09_losses.html').read_text(encoding='utf-8'))
+    assert said[1].startswith('One number for a prompt')
+    places = re.findall('<loc>([^<]*)</loc>', (site/'sitemap.xml').read_text(encoding='utf-8'))
+    assert {'https://example.org/craft/index.html', 'https://example.org/craft/api/losses.html'} <= {*places}
+
+def test_download(site):
+    "Each chapter's notebook can be taken away, as it stands here"
+    text = (site/'09_losses.html').read_text(encoding='utf-8')
+    copy = site/re.search(r'href="(_downloads/[^"]*09_losses.ipynb)"', text)[1]
+    assert copy.read_bytes() == (root/'nbs/09_losses.ipynb').read_bytes()
+
+def test_names_of_others(docs):
+    "`read` and `check` lead to the reference where they are imported or built; classes lead there anywhere"
+    names = dict(read='lab.datasets', check='lab.integrity', CraFT='craft', kl_div='losses')
+    def cell(kind, source): return dict(cell_type=kind, source=source, outputs=[], id=source, metadata={})
+    nb = dict(cells=[
+        cell('code', '#| default_exp losses'),
+        cell('code', 'from craft_nb.lab.integrity import (\n    check, md5)'),
+        cell('markdown', '`read` `check` `CraFT` `kl_div`')])
+    out = docs.chapter(nb, names)['cells'][-2]['source']
+    assert re.findall('<craft_nb.([^>]*)>', out) == ['lab.integrity.check', 'craft.CraFT', 'losses.kl_div']
+
+def test_links(docs):
+    path = root/'nbs/solutions/09_losses.ipynb'
+    assert docs.links(path) == '{download}`Download this notebook </notebooks/solutions/09_losses.ipynb>`'
+    assert docs.links(path, 'https://github.com/a/b').split(' · ')[1:] == [
+        '[Edit it](https://github.com/a/b/edit/main/nbs/solutions/09_losses.ipynb)',
+        '[Open in Colab](https://colab.research.google.com/github/a/b/blob/main/nbs/solutions/09_losses.ipynb)']
+
+def test_broken_links_are_found(docs, tmp_path):
     "The check itself: a dead link, a dead anchor, a script from elsewhere"
-    sys.path.insert(0, str(root/'scripts'))
-    try: from docs import broken
-    finally: sys.path.pop(0)
     (tmp_path/'a.html').write_text(
         '<a href="b.html">x</a>'
         '<a href="#y">x</a>'
         '<a id="z" href="#z">x</a>'
         '<a href="https://e.org">x</a>'
         '<script src="https://e.org/x.js"></script>')
-    problems = [b.split(': ', 1)[1] for b in broken(tmp_path)]
+    problems = [b.split(': ', 1)[1] for b in docs.broken(tmp_path)]
     assert problems == [
         'loads https://e.org/x.js from elsewhere',
         'b.html leads nowhere',

@@ -1,23 +1,15 @@
-"""The widgets, driven in a real browser: JupyterLab, headless Chromium, a slider moved by keys.
-
-`make test-browser` runs this. Chromium is the system's own (Debian: `apt-get install chromium`),
-or the one that CHROMIUM names."""
+"The widgets, driven in a real browser: JupyterLab, headless Chromium, a slider moved by keys."
 import json, os, re, shutil, signal, subprocess, sys, time
 import pytest
 from conftest import HANG, root
 
-def find_chromium():
-    "Path of a browser, or None"
-    names = 'chromium', 'chromium-browser', 'google-chrome'
-    return os.environ.get('CHROMIUM') or next(filter(None, map(shutil.which, names)), None)
+pytest_plugins = 'chromium',
 
 def has_widget(path):
     cells = json.loads(path.read_text(encoding='utf-8'))['cells']
     source = '\n'.join(''.join(c['source']) for c in cells)
     return re.search(r'^interact\(', source, flags=re.M)
 
-chromium = find_chromium()
-pytestmark = pytest.mark.skipif(not chromium, reason='no Chromium: apt-get install chromium, or name one in CHROMIUM')
 notebooks = [p for p in sorted(root.glob('nbs/[!_.]*.ipynb')) if has_widget(p)]
 
 def address(process, log):
@@ -54,14 +46,6 @@ def lab(tmp_path_factory):
     finally:
         os.killpg(p.pid, signal.SIGTERM)
         p.wait(HANG)
-
-@pytest.fixture(scope='module')
-def browser():
-    from playwright.sync_api import sync_playwright
-    with sync_playwright() as p:
-        b = p.chromium.launch(executable_path=chromium, args=['--no-sandbox'])
-        yield b
-        b.close()
 
 def picture(widget):
     "What a widget shows: its figure, or its text"
