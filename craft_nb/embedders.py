@@ -9,8 +9,8 @@ __all__ = ['Embedder', 'VertexEmbedder', 'GeminiEmbedder', 'CohereEmbedder', 'Vo
 # %% ../nbs/27_embedders.ipynb #emb-003
 from functools import partial
 import torch
-from fastcore.basics import chunked
 import torch.nn.functional as F
+from fastcore.basics import chunked
 from torch import Tensor
 from .blackbox import ImageSet
 from .paid import Request, Usage
@@ -183,7 +183,6 @@ class VoyageEmbedder(Embedder):
     def read(self, answer) -> list: # of vectors
         "Read the embeddings in the order of the inputs."
         return [row['embedding'] for row in sorted(answer['data'], key=lambda row: row['index'])]
-
 
 class JinaEmbedder(VoyageEmbedder):
     "Ask Jina's embeddings, whose answers look like Voyage's."

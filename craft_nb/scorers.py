@@ -58,8 +58,8 @@ class APIAdapter:
     ):
         self.model = model
         if env is not None: self.env = env
-        elsewhere = url and httpx.URL(url).host != httpx.URL(self.url).host
-        if elsewhere and is_loopback(httpx.URL(url).netloc.decode()): elsewhere = False
+        asked, known = httpx.URL(url or self.url), httpx.URL(self.url)
+        elsewhere = asked.host != known.host and not is_loopback(asked.netloc.decode())
         if elsewhere and self.env and env is None and key is None:
             raise ValueError(f'{url} is not {self.name}: say which variable holds its key, env=..., '
                              'or env= if it needs none')

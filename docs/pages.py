@@ -17,17 +17,15 @@ def item(app, here, # the page that shows it
          below=(),  # pages that it holds
          level=1):
     "One link of the side bar, with those of the pages that it holds while one of them is shown"
-    current = ' current' if to == here else ''
     href = '#' if to == here else app.builder.get_relative_uri(here, to)
-    link = f'<a class="reference internal{current}" href="{href}">{html.escape(title)}</a>'
-    if here not in [to, *below]: below = ()
-    elif below: current = ' current'
-    nested = ''.join(item(app, here, app.env.titles[p].astext(), p, level=level + 1) for p in below)
-    if nested: nested = f'<ul>{nested}</ul>'
-    return f'<li class="toctree-l{level}{current}">{link}{nested}</li>'
+    link = f'<a class="reference internal" href="{href}">{html.escape(title)}</a>'
+    if here not in [to, *below]: return f'<li class="toctree-l{level}">{link}</li>'
+    nested = [item(app, here, app.env.titles[p].astext(), p, level=level + 1) for p in below]
+    if nested: link = ''.join([link, '<ul>', *nested, '</ul>'])
+    return f'<li class="toctree-l{level} current">{link}</li>'
 
 def side_bar(app, page, template, context, doctree):
-    "Write the side bar. Sphinx's own copies every heading of the site for each page, two thirds of the time of a build"
+    "Write the side bar: Sphinx's own copies every heading of the site again for each page"
     held = app.env.toctree_includes
     def write(**options):
         out = []

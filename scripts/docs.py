@@ -1,9 +1,10 @@
 """Build the site: the notebooks as chapters, an API reference from the docments, a search.
 
 All of it is readable from a folder."""
-import ast, configparser, html.parser, json, os, re, shutil, subprocess, sys, urllib.parse
+import ast, html.parser, json, os, re, shutil, subprocess, sys, urllib.parse
 from pathlib import Path
 from fastcore.script import call_parse
+from nbdev.config import get_config
 
 root = Path(__file__).resolve().parent.parent
 remote = re.compile(r'^(https?:)?//')
@@ -98,17 +99,11 @@ def links(path,   # of a notebook
         line.append(f'[Open in Colab]({colab}/blob/{branch}/{rel})')
     return ' · '.join(line)
 
-def settings():
-    "What `settings.ini` says"
-    ini = configparser.ConfigParser()
-    ini.read(root/'settings.ini', encoding='utf-8')
-    return ini['DEFAULT']
-
-def lay(src # an empty folder
+def lay(src, # an empty folder
+        cfg, # what `settings.ini` says
        ):
     "Write the pages from which Sphinx builds: chapters, answers, reference"
     mods = exported()
-    ini = settings()
     names = {n: m for m, ns in mods.items() for n in ns}
     names = {n: m for n, m in names.items() if sum(n in ns for ns in mods.values()) == 1}
     for d in 'solutions', 'api', '_static', 'notebooks/solutions': (src/d).mkdir(parents=True)
@@ -126,15 +121,14 @@ def lay(src # an empty folder
         if answered and p.parent.name == 'nbs': after.append(f'{{doc}}`Answers </solutions/{p.stem}>`')
         if mod: made[mod] = p
         heads[rel] = title(nb)
-        before = '' if p.stem == 'index' else links(p, ini['git_url'], ini['branch'])
-        if p.stem == 'index': after = [contents(heads)]
+        before = links(p, cfg.git_url, cfg.branch)
+        if p.stem == 'index': before, after = '', [contents(heads)]
         (src/rel).write_text(json.dumps(chapter(nb, names, before, ' · '.join(after))), encoding='utf-8')
         shutil.copy(p, src/'notebooks'/rel)
     for m in mods:
         (src/f'api/{m}.rst').write_text(reference(f'craft_nb.{m}', made.get(m)), encoding='utf-8')
     (src/'reference.rst').write_text(listing('Reference', [f'api/{m}' for m in mods]), encoding='utf-8')
-    answers = [p.relative_to(root/'nbs').with_suffix('').as_posix() for p in answers]
-    (src/'answers.rst').write_text(listing('Answers', answers), encoding='utf-8')
+    (src/'answers.rst').write_text(listing('Answers', [f'solutions/{p.stem}' for p in answers]), encoding='utf-8')
 
 def reference(name, # of a module
               path, # of the notebook that derives it, or None
@@ -198,9 +192,9 @@ def main(out:str='_docs', # folder of the site, made anew
     "Build the site and check every link in it"
     out, work = (root/out).resolve(), (root/work).resolve()
     for d in out, work: shutil.rmtree(d, ignore_errors=True)
-    lay(work/'pages')
-    ini = settings()
-    if ini['doc_host']: base = base or ini['doc_host'] + ini['doc_baseurl']
+    cfg = get_config(path=root)
+    lay(work/'pages', cfg)
+    if cfg.doc_host: base = base or cfg.doc_host + cfg.doc_baseurl
     sphinx = [sys.executable, '-m', 'sphinx', '-q', '-j', '2', '-b', 'html', '-D', f'html_baseurl={base}']
     r = subprocess.run([*sphinx, '-d', work/'doctrees', work/'pages', work/'html'],
                        cwd=root, text=True, capture_output=True)

@@ -1,5 +1,5 @@
 "What the tests share: the project's root, and processes that cannot hang or outlive a test."
-import multiprocessing, os, re, signal, subprocess, sys, tempfile
+import importlib.util, multiprocessing, os, re, signal, subprocess, sys, tempfile
 from pathlib import Path
 import pytest
 
@@ -28,6 +28,20 @@ def run(args, cwd=root, timeout=HANG, **env):
 def py(code, *args, **kw):
     "Run `code` with `args` in a fresh interpreter"
     return run([sys.executable, '-c', code, *args], **kw)
+
+def script(name):
+    "A file of `scripts/`, as a module"
+    spec = importlib.util.spec_from_file_location(name, root/f'scripts/{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+def build_site(tmp, *options):
+    "Build the site below a folder, without a problem in it; return where it lies"
+    rc, out = run([sys.executable, root/'scripts/docs.py', '--out', tmp/'site', '--work', tmp/'pages', *options])
+    print(out)
+    assert rc == 0 and ' 0 problems' in out, out
+    return tmp/'site'
 
 # a server that holds the libraries of the notebooks (none of ours): its children start without five seconds of imports
 forks = multiprocessing.get_context('forkserver')

@@ -1,24 +1,12 @@
 "The site: built from the notebooks, every link in it leads somewhere, nothing in it is loaded from elsewhere."
-import importlib.util, re, sys
+import re
 import pytest
-from conftest import modules, notebooks, root, run
+from conftest import build_site, modules, notebooks, root, script
+
+docs = script('docs')
 
 @pytest.fixture(scope='module')
-def docs():
-    "The script, as a module"
-    spec = importlib.util.spec_from_file_location('docs', root/'scripts/docs.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-@pytest.fixture(scope='module')
-def site(tmp_path_factory):
-    tmp = tmp_path_factory.mktemp('site')
-    options = ['--out', tmp/'site', '--work', tmp/'pages', '--base', 'https://example.org/craft/']
-    rc, out = run([sys.executable, 'scripts/docs.py', *options])
-    print(out)
-    assert rc == 0 and ' 0 problems' in out, out
-    return tmp/'site'
+def site(tmp_path_factory): return build_site(tmp_path_factory.mktemp('site'), '--base', 'https://example.org/craft/')
 
 def test_pages(site):
     "A page for each notebook, each set of answers and each module"
@@ -40,7 +28,7 @@ def test_chapter(site):
 def test_search(site):
     assert re.search(r'"?ledger"?:', (site/'searchindex.js').read_text(encoding='utf-8'))
 
-def test_side_bar(site, docs):
+def test_side_bar(site):
     "The course by its groups; answers and reference a line each, whose pages are listed while one of them is shown"
     def bar(page):
         text = (site/page).read_text(encoding='utf-8')
@@ -73,7 +61,7 @@ def test_download(site):
     copy = site/re.search(r'href="(_downloads/[^"]*09_losses.ipynb)"', text)[1]
     assert copy.read_bytes() == (root/'nbs/09_losses.ipynb').read_bytes()
 
-def test_names_of_others(docs):
+def test_names_of_others():
     "`read` and `check` lead to the reference where they are imported or built; classes lead there anywhere"
     names = dict(read='lab.datasets', check='lab.integrity', CraFT='craft', kl_div='losses')
     def cell(kind, source): return dict(cell_type=kind, source=source, outputs=[], id=source, metadata={})
@@ -84,14 +72,14 @@ def test_names_of_others(docs):
     out = docs.chapter(nb, names)['cells'][-2]['source']
     assert re.findall('<craft_nb.([^>]*)>', out) == ['lab.integrity.check', 'craft.CraFT', 'losses.kl_div']
 
-def test_links(docs):
+def test_links():
     path = root/'nbs/solutions/09_losses.ipynb'
     assert docs.links(path) == '{download}`Download this notebook </notebooks/solutions/09_losses.ipynb>`'
     assert docs.links(path, 'https://github.com/a/b').split(' · ')[1:] == [
         '[Edit it](https://github.com/a/b/edit/main/nbs/solutions/09_losses.ipynb)',
         '[Open in Colab](https://colab.research.google.com/github/a/b/blob/main/nbs/solutions/09_losses.ipynb)']
 
-def test_broken_links_are_found(docs, tmp_path):
+def test_broken_links_are_found(tmp_path):
     "The check itself: a dead link, a dead anchor, a script from elsewhere"
     (tmp_path/'a.html').write_text(
         '<a href="b.html">x</a>'

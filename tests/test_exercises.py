@@ -1,11 +1,9 @@
 "The student's copy: what is taken out, and what is left."
-import importlib.util, json, sys
+import json, sys
 import pytest
-from conftest import root, run
+from conftest import run, script
 
-spec = importlib.util.spec_from_file_location('exercises', root/'scripts/exercises.py')
-exercises = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(exercises)
+exercises = script('exercises')
 course = exercises.course()
 
 def test_blank():

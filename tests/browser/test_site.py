@@ -1,16 +1,11 @@
 "The site in a real browser: pages as wide as their window, code that is not cut on a laptop."
-import sys
 import pytest
-from conftest import root, run
+from conftest import build_site
 
 pytest_plugins = 'chromium',
 
 @pytest.fixture(scope='module')
-def site(tmp_path_factory):
-    tmp = tmp_path_factory.mktemp('site')
-    rc, out = run([sys.executable, root/'scripts/docs.py', '--out', tmp/'site', '--work', tmp/'pages'])
-    assert rc == 0, out
-    return tmp/'site'
+def site(tmp_path_factory): return build_site(tmp_path_factory.mktemp('site'))
 
 MEASURE = """() => {
     const cells = [...document.querySelectorAll('article pre')]
